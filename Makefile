@@ -1,0 +1,30 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= odefend-demo
+
+.PHONY: demo test test-slow check lint clean
+
+demo: $(VENV)/ready
+	$(BIN)/odefend demo --out $(OUT)
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check src tests
+	$(BIN)/pyright
+
+check: lint test
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT)

@@ -1,0 +1,37 @@
+"""odefend: train Neural-ODE image classifiers, attack them, defend them, and say honestly what holds.
+
+The public API on one screen. Four nouns: a Classifier turns images into logits; an Attack turns images into adversarial
+ones; a Defense turns a classifier into another; a Detector gives each image a number, higher = more suspicious.
+"""
+
+from odefend.attacks import ATTACKS as ATTACKS
+from odefend.attacks import BIM as BIM
+from odefend.attacks import FGSM as FGSM
+from odefend.attacks import PGD as PGD
+from odefend.attacks import Adversarial as Adversarial
+from odefend.attacks import Attack as Attack
+from odefend.attacks import CarliniWagner as CarliniWagner
+from odefend.data import DATASETS as DATASETS
+from odefend.data import LabelledImages as LabelledImages
+from odefend.data import digits as digits
+from odefend.defenses import DEFENSES as DEFENSES
+from odefend.defenses import InputNoise as InputNoise
+from odefend.defenses import LogUniform as LogUniform
+from odefend.defenses import RandomTolerance as RandomTolerance
+from odefend.detectors import DETECTORS as DETECTORS
+from odefend.detectors import Detector as Detector
+from odefend.detectors import OnePassMargin as OnePassMargin
+from odefend.detectors import ToleranceVote as ToleranceVote
+from odefend.errors import OdefendError as OdefendError
+from odefend.models import MODELS as MODELS
+from odefend.models import Classifier as Classifier
+from odefend.models import ODENet as ODENet
+from odefend.models import Prediction as Prediction
+from odefend.models import load as load
+from odefend.norms import L2 as L2
+from odefend.norms import LINF as LINF
+from odefend.norms import RMS as RMS
+from odefend.solver import Solution as Solution
+from odefend.solver import Status as Status
+from odefend.solver import solve as solve
+from odefend.version import VERSION as __version__  # noqa: F401

@@ -1,0 +1,11 @@
+"""Attacks. `ATTACKS` maps an attack's name to its class."""
+
+from odefend.attacks.base import BATCH as BATCH
+from odefend.attacks.base import Adversarial as Adversarial
+from odefend.attacks.base import Attack as Attack
+from odefend.attacks.carlini_wagner import CarliniWagner as CarliniWagner
+from odefend.attacks.gradient import BIM as BIM
+from odefend.attacks.gradient import FGSM as FGSM
+from odefend.attacks.gradient import PGD as PGD
+
+ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "carlini-wagner": CarliniWagner}

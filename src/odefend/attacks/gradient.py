@@ -1,0 +1,160 @@
+"""Attacks inside a ball of fixed radius that follow the sign or direction of the gradient.
+
+FGSM: Goodfellow et al., arXiv 1412.6572. BIM: Kurakin et al., arXiv 1607.02533. PGD: Madry et al., arXiv 1706.06083.
+What Carrara et al. (WIFS 2019) call PGD is BIM here: no random start, stopped at the first success.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from odefend import rng
+from odefend.attacks.base import Attack, Problem, check_positive
+from odefend.attacks.losses import cross_entropy, margin
+from odefend.errors import InvalidInput
+from odefend.models import Prediction
+from odefend.norms import LINF, Norm
+from odefend.tensors import Images, Index, PerImage
+
+
+@dataclass(frozen=True)
+class BallAttack(Attack):
+    """What FGSM, BIM and PGD share: a radius `epsilon` in units of `norm`, pixels being in [0, 1]."""
+
+    epsilon: float
+    norm: Norm = LINF
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise InvalidInput(f"epsilon: expected a number >= 0, got {self.epsilon}.")
+
+    @property
+    def norm_name(self) -> str:
+        return self.norm.name
+
+    @property
+    def budget(self) -> float | None:
+        return self.epsilon
+
+    def measure(self, delta: Images) -> PerImage:
+        return self.norm.size(delta)
+
+
+@dataclass(frozen=True)
+class FGSM(BallAttack):
+    """One step of full length along the gradient of the cross-entropy."""
+
+    def perturb(self, problem: Problem, rows: Index) -> Images:
+        return _climb(problem, rows, self, problem.images[rows], steps=1, step_size=self.epsilon, early_stop=False)
+
+
+@dataclass(frozen=True)
+class BIM(BallAttack):
+    """`steps` steps of `step_size` from the clean image, projected back into the ball; default size 2.5 epsilon / steps."""
+
+    steps: int = 10
+    step_size: float | None = None
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_steps(self.steps, self.step_size)
+
+    def perturb(self, problem: Problem, rows: Index) -> Images:
+        return _climb(problem, rows, self, problem.images[rows], self.steps, _size(self), self.early_stop)
+
+
+@dataclass(frozen=True)
+class PGD(BallAttack):
+    """BIM from a random point of the ball, tried `restarts` times; an image is left alone once it is broken.
+
+    With `early_stop` an image stops at its first success; without, it goes on for all steps and ends with the
+    candidate of the largest margin, which transfers better to other tolerances.
+    """
+
+    steps: int = 20
+    step_size: float | None = None
+    early_stop: bool = True
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_steps(self.steps, self.step_size)
+        check_positive(restarts=self.restarts)
+
+    def perturb(self, problem: Problem, rows: Index) -> Images:
+        found = problem.images[rows].clone()
+        left = torch.arange(len(rows), device=rows.device)
+        for restart in range(self.restarts):
+            start = self.random_start(problem, rows[left], restart)
+            found[left] = _climb(problem, rows[left], self, start, self.steps, _size(self), self.early_stop)
+            if restart + 1 < self.restarts:
+                broken = problem.predict(rows[left], found[left]).fooled(problem.labels[rows[left]])
+                left = left[~broken]
+            if not len(left):
+                break
+        return found
+
+    def random_start(self, problem: Problem, rows: Index, restart: int) -> Images:
+        """A random point of each image's ball, clipped to [0, 1]."""
+        clean, ids = problem.images[rows], problem.ids_of(rows)
+        shape = tuple(clean.shape[1:])
+        uniform = 2 * rng.uniform(problem.seed, ids, "PGD start, uniform", restart, shape) - 1
+        normal = rng.normal(problem.seed, ids, "PGD start, normal", restart, shape)
+        radius = rng.uniform(problem.seed, ids, "PGD start, radius", restart, (1, 1, 1))
+        point = self.norm.ball(*(noise.to(clean) for noise in (uniform, normal, radius)))
+        return (clean + self.epsilon * point).clamp(0, 1)
+
+
+def _check_steps(steps: int, step_size: float | None) -> None:
+    check_positive(steps=steps)
+    if step_size is not None:
+        check_positive(step_size=step_size)
+
+
+def _size(attack: BIM | PGD) -> float:
+    return attack.step_size if attack.step_size is not None else 2.5 * attack.epsilon / attack.steps
+
+
+class _Best:
+    """Each image's candidate of the largest margin so far, by the judge, and which images are broken."""
+
+    def __init__(self, attack: BallAttack, problem: Problem, rows: Index, start: Images) -> None:
+        self.attack, self.problem, self.rows = attack, problem, rows
+        self.images, self.margin = start.clone(), start.new_full((len(rows),), -torch.inf)
+        self.broken = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        self.distance = torch.full_like(self.margin, torch.inf)
+
+    def note(self, active: Index, candidates: Images, seen: Prediction) -> None:
+        """Take the judge's word on candidates for the images at `active`."""
+        rows = self.rows[active]
+        labels, clean = self.problem.labels[rows], self.problem.images[rows]
+        # A candidate that the judge's solver fails on is worth less than any that it answers.
+        gain = torch.where(seen.answered, margin(seen.logits, labels), -torch.inf)
+        better = gain > self.margin[active]
+        self.images[active[better]], self.margin[active[better]] = candidates[better], gain[better]
+        fooled, size = seen.fooled(labels), self.attack.measure(candidates - clean)
+        self.broken[active] |= fooled
+        self.distance[active] = torch.where(fooled, torch.minimum(size, self.distance[active]), self.distance[active])
+        self.problem.remember(self.rows, self.distance)
+
+
+def _climb(
+    problem: Problem, rows: Index, attack: BallAttack, start: Images, steps: int, step_size: float, early_stop: bool
+) -> Images:
+    """Projected steps uphill on the cross-entropy; each image's candidate of the largest margin, by the judge."""
+    clean, best = problem.images[rows], _Best(attack, problem, rows, start)
+    active, x = torch.arange(len(rows), device=rows.device), start
+    problem.progress.stage(attack.name, steps)
+    for step in range(steps):
+        gradient, seen = problem.gradient(rows[active], x, cross_entropy)
+        best.note(active, x, seen if problem.one_net else problem.predict(rows[active], x))
+        problem.progress.advance(step)
+        moved = x + step_size * attack.norm.steepest(gradient)
+        moved = (clean[active] + attack.norm.project(moved - clean[active], attack.epsilon)).clamp(0, 1)
+        going = ~best.broken[active] if early_stop else torch.ones_like(active, dtype=torch.bool)
+        active, x = active[going], moved[going]
+        if not len(active):
+            return best.images
+    best.note(active, x, problem.predict(rows[active], x))
+    return best.images

@@ -1,0 +1,113 @@
+"""Progress for people: a live bar on a terminal, plain lines elsewhere, nothing when asked to be quiet."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from odefend.progress import Progress, Silent
+
+EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+def clock(seconds: float) -> str:
+    """As 1:05."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class _Clock:
+    """How long a stage has left, judging by how long its done part took."""
+
+    def __init__(self) -> None:
+        self.start, self.base = time.monotonic(), 0.0
+
+    def left(self, done: float, total: float) -> float | None:
+        """Seconds; None until enough is done to tell. What was done at the start (a resumed run) took no time."""
+        elapsed = time.monotonic() - self.start
+        if done - self.base < 0.02 * total or elapsed < 2:
+            return None
+        return elapsed * (total - done) / (done - self.base)
+
+
+class Live:
+    """A bar that shows the stage, the share done, and the time left."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.task, self.total, self.clock = bars, TaskID(-1), 1.0, _Clock()
+        self.first = True
+
+    def stage(self, name: str, total: float) -> None:
+        """Begin a bar."""
+        self.total, self.clock, self.first = max(total, 1e-9), _Clock(), True
+        self.task = self.bars.add_task(name, total=self.total, left="", note="")
+
+    def advance(self, done: float, note: str = "") -> None:
+        """Move it."""
+        if self.first:
+            self.clock.base, self.first = done, False
+        left = self.clock.left(done, self.total)
+        self.bars.update(self.task, completed=done, note=note, left=f"{clock(left)} left" if left is not None else "")
+
+
+class Plain:
+    """Lines for a log: one at the start, then at most one every ten seconds, and one at the end."""
+
+    def __init__(self) -> None:
+        self.name, self.total, self.clock, self.last, self.first = "", 1.0, _Clock(), 0.0, True
+
+    def stage(self, name: str, total: float) -> None:
+        """Say that it begins."""
+        self.name, self.total, self.clock, self.last, self.first = (
+            name,
+            max(total, 1e-9),
+            _Clock(),
+            time.monotonic(),
+            True,
+        )
+        _say(f"{name}: started")
+
+    def advance(self, done: float, note: str = "") -> None:
+        """Say how far it is, now and then."""
+        if self.first:
+            self.clock.base, self.first = done, False
+        finished = done >= self.total * (1 - 1e-9)
+        if not finished and time.monotonic() - self.last < EVERY:
+            return
+        if finished and self.name == "":
+            return
+        self.last = time.monotonic()
+        left = self.clock.left(done, self.total)
+        rest = f", {clock(left)} left" if left is not None and not finished else ""
+        _say(f"{self.name}: {100 * done / self.total:3.0f} %{rest}{', ' + note if note else ''}")
+        if finished:
+            self.name = ""
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def showing(quiet: bool) -> Iterator[Progress]:
+    """The progress display that fits where standard error goes."""
+    console = Console(stderr=True)
+    if quiet:
+        yield Silent()
+    elif not console.is_terminal:
+        yield Plain()
+    else:
+        with Bars(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+        ) as bars:
+            yield Live(bars)

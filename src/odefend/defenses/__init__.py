@@ -1,0 +1,7 @@
+"""Defenses: a classifier in, a classifier out. `DEFENSES` maps a defense's name to its class."""
+
+from odefend.defenses.noise import InputNoise as InputNoise
+from odefend.defenses.tolerance import LogUniform as LogUniform
+from odefend.defenses.tolerance import RandomTolerance as RandomTolerance
+
+DEFENSES = {"random-tolerance": RandomTolerance, "input-noise": InputNoise}

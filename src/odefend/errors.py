@@ -1,0 +1,36 @@
+"""What odefend raises when it is used wrongly: every message says what was expected, what came, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OdefendError(Exception):
+    """The base of all errors that a user can cause; the command line prints it without a traceback."""
+
+
+class InvalidInput(OdefendError, ValueError):
+    """An argument has the wrong shape, range, type or combination."""
+
+
+class UnknownName(OdefendError, KeyError):
+    """A name (of a model, recipe, key, ...) is not one of the known ones."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of the message.
+        return str(self.args[0])
+
+
+class CheckpointError(OdefendError):
+    """A checkpoint file is missing, corrupt or not one of odefend's."""
+
+
+class OutputError(OdefendError):
+    """A result cannot be written or read where the user asked for it."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for an unknown `name` of a `kind`, with the nearest known name or all of them."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+    return UnknownName(f"unknown {kind} {name!r}. {hint}")

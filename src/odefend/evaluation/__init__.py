@@ -1,0 +1,9 @@
+"""Evaluation: units of work, the ledger they write to, and what is read out of its rows."""
+
+from odefend.evaluation.ledger import Ledger as Ledger
+from odefend.evaluation.runner import Runner as Runner
+from odefend.evaluation.units import Condition as Condition
+from odefend.evaluation.units import Craft as Craft
+from odefend.evaluation.units import Judge as Judge
+from odefend.evaluation.units import Slice as Slice
+from odefend.evaluation.units import View as View

@@ -1,0 +1,103 @@
+"""How well detectors tell attacked images from clean ones, from rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from odefend.detectors import agreement
+from odefend.detectors.vote import ABSTAINED
+from odefend.evaluation.ledger import TABLES, Ledger, digest
+from odefend.intervals import Interval, auroc, rate
+
+IMAGE = ["kind", "crafted", "scale", "image"]
+VOTES = (5, 10, 20)
+
+
+def score(ledger: Ledger, reference: float = 1e-3) -> None:
+    """Write rows of `scored` for the votes and the one-pass margin (at tolerance `reference`) of all judged images.
+
+    The first V of an image's draws are its vote of V. Adversarial images count where the attack succeeded.
+    """
+    judged = ledger.read("judged").filter((pl.col("kind") == "clean") | pl.col("attack_success"))
+    for name, experiment in (("tolerance vote", "tolerance vote"), ("noise vote", "noise vote")):
+        rows = judged.filter(pl.col("experiment") == experiment)
+        for votes in VOTES:
+            if rows.height and votes <= rows["draw"].max() + 1:  # type: ignore[operator]
+                _write(ledger, f"{name}, V = {votes}", votes, _ballots(rows, votes))
+    once = judged.filter(pl.col("experiment").is_in(["clean", "recovery"]) & (pl.col("defense") == "tolerance"))
+    for net, rows in once.group_by("net", maintain_order=True):
+        rows = rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == reference))
+        _write(ledger, f"one-pass margin ({net[0]})", 1, rows.with_columns(score=-pl.col("margin")))
+
+
+def _ballots(rows: pl.DataFrame, votes: int) -> pl.DataFrame:
+    """One row per image with its score V - v_agree."""
+    rows = rows.filter(pl.col("draw") < votes).with_columns(
+        vote=pl.when(pl.col("status") == 0).then(pl.col("prediction")).otherwise(ABSTAINED)
+    )
+    images = (
+        rows.sort("draw")
+        .group_by(IMAGE, maintain_order=True)
+        .agg(
+            pl.col("vote"),
+            *(pl.col(name).first() for name in TABLES["scored"] if name in rows.columns and name not in IMAGE),
+        )
+    )
+    agreed = agreement(torch.tensor(images["vote"].to_list()).reshape(-1, votes))
+    return images.with_columns(score=pl.Series((votes - agreed).double().numpy()), rtol=None, atol=None)
+
+
+def _write(ledger: Ledger, detector: str, cost: int, rows: pl.DataFrame) -> None:
+    if not rows.height:
+        return
+    kept = {
+        name: rows[name].to_list()
+        for name in TABLES["scored"]
+        if name in rows.columns and name not in ("key", "experiment", "schema_version")
+    }
+    key = digest({"detector": detector, "of": sorted(rows["key"].unique().to_list())})
+    ledger.write("scored", key, kept | {"experiment": "detection", "detector": [detector] * rows.height, "cost": cost})
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A detector against one set of attacked images: area under the ROC, and true alarms at 5 % false alarms."""
+
+    area: Interval
+    caught: Interval
+    false_alarms: float
+
+
+def detection(scored: pl.DataFrame, detector: str, scale: float, false_alarms: float = 0.05) -> Detection:
+    """How well `detector` tells images attacked and pushed to `scale` from clean ones.
+
+    The threshold is the lowest at which no more than `false_alarms` of these clean images alarm.
+    """
+    clean, attacked = samples(scored, detector, scale)
+    levels = np.unique(clean)
+    allowed = [level for level in levels if (clean > level).mean() <= false_alarms]
+    threshold = min(allowed) if allowed else np.inf
+    return Detection(
+        auroc(clean, attacked),
+        rate(int((attacked > threshold).sum()), len(attacked)),
+        float((clean > threshold).mean()) if len(clean) else float("nan"),
+    )
+
+
+def samples(scored: pl.DataFrame, detector: str, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """(scores of clean images, scores of attacked images pushed to `scale`)."""
+    rows = scored.filter(pl.col("detector") == detector)
+    clean = rows.filter(pl.col("kind") == "clean")["score"].to_numpy()
+    return clean, rows.filter((pl.col("kind") == "adversarial") & (pl.col("scale") == scale))["score"].to_numpy()
+
+
+def acceptance(clean: np.ndarray, attacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC in the convention of Carrara et al. (ICPR-W 2020): (attacked images accepted, clean images accepted), an
+    image being accepted where its score is at most the threshold."""
+    levels = np.unique(np.r_[-np.inf, clean, attacked, np.inf])
+    return (
+        np.array([(attacked <= level).mean() for level in levels]),
+        np.array([(clean <= level).mean() for level in levels]),
+    )

@@ -1,0 +1,298 @@
+"""Units of work: craft adversarial images, judge images. Each says how it is made, and writes one shard of rows."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+
+from odefend.attacks import BATCH, Attack
+from odefend.attacks.losses import margin
+from odefend.data import DATASETS, LabelledImages
+from odefend.defenses import InputNoise, LogUniform
+from odefend.evaluation.ledger import Ledger, canonical, digest, listed
+from odefend.models import Classifier, ODENet, join, load, weights_digest
+from odefend.norms import L2, LINF
+from odefend.progress import Progress, Silent
+from odefend.tensors import Images, Times
+from odefend.version import VERSION
+
+
+@lru_cache(maxsize=8)
+def _net(name: str) -> Classifier:
+    return load(name)
+
+
+@lru_cache(maxsize=8)
+def _images(data: str, split: str) -> LabelledImages:
+    return DATASETS[data](split)
+
+
+@dataclass(frozen=True)
+class View:
+    """A trained net as it is attacked or judged; `tolerance` is None for nets without a solver."""
+
+    net: str
+    tolerance: float | None = None
+    gradient: str = "unrolled"
+    end: str = "interpolate"
+
+    def open(self) -> Classifier:
+        """The classifier itself."""
+        net = _net(self.net)
+        if isinstance(net, ODENet):
+            return net.at(self.tolerance, gradient=self.gradient, end=self.end)
+        return net
+
+    def record(self) -> dict[str, Any]:
+        """The columns that say which net, solved how."""
+        net = _net(self.net)
+        solver = net.settings if isinstance(net, ODENet) else None
+        return {
+            "net": self.net,
+            "net_digest": weights_digest(net),
+            "training_seed": net.card.seed if net.card else None,
+            "precision": "float32",
+            "gradient": self.gradient if solver else None,
+            "end": self.end if solver else None,
+            "method": solver.method if solver else None,
+            "coupling": "sample" if solver else None,
+            "max_steps": solver.max_steps if solver else None,
+            "code_version": VERSION,
+        }
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Images start:stop of one split of a data set."""
+
+    data: str
+    split: str
+    start: int
+    stop: int
+
+    def open(self) -> LabelledImages:
+        """The images."""
+        return _images(self.data, self.split)[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class Craft:
+    """Attack a slice of images; writes rows of `crafted` and the images."""
+
+    experiment: str
+    attack: Attack
+    view: View
+    images: Slice
+    source: View | None = None
+    seed: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """The shard's key: a digest of attack, nets' weights, images and code version."""
+        data, view = self.images.open(), self.view.record()
+        source = self.source or self.view
+        return digest(
+            {
+                "craft": self.experiment,
+                "attack": self.attack.record(),
+                "view": view,
+                "at": self.view.tolerance,
+                "source": source.record() | {"at": source.tolerance},
+                "data": data.digest,
+                "seed": self.seed,
+            }
+        )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of units that must be done before."""
+        return ()
+
+    def done(self, ledger: Ledger) -> bool:
+        """Whether the rows are there."""
+        return ledger.has("crafted", self.key)
+
+    def run(self, ledger: Ledger, progress: Progress | None = None) -> None:
+        """Attack, store the images, then write the rows."""
+        data, source = self.images.open(), self.source or self.view
+        found = self.attack(
+            self.view.open(),
+            data.images,
+            data.labels,
+            ids=data.ids,
+            seed=self.seed,
+            source=self.source.open() if self.source else None,
+            progress=progress or Silent(),
+        )
+        delta, settings = found.images - data.images, self.attack.record()
+        ledger.write_images(self.key, found.images)
+        ledger.write(
+            "crafted",
+            self.key,
+            self.view.record()
+            | {
+                "experiment": self.experiment,
+                "image": data.ids,
+                "label": listed(data.labels),
+                "data_digest": data.digest,
+                "rtol": self.view.tolerance,
+                "atol": self.view.tolerance,
+                "attack": settings.pop("attack"),
+                "norm": settings.pop("norm"),
+                "epsilon": settings.get("epsilon"),
+                "steps": settings.get("steps"),
+                "settings": canonical(settings),
+                "source": source.net,
+                "source_rtol": source.tolerance,
+                "source_atol": source.tolerance,
+                "source_gradient": source.record()["gradient"],
+                "seed": self.seed,
+                "batch": len(data),
+                "position": list(range(len(data))),
+                "success": listed(found.success),
+                "initially_wrong": listed(found.initially_wrong),
+                "distance": listed(found.distance),
+                "l2": listed(L2.size(delta)),
+                "linf": listed(LINF.size(delta)),
+                "mse": listed(delta.flatten(1).square().mean(1)),
+                "gradient_calls": listed(found.gradient_calls),
+                "forward_calls": listed(found.forward_calls),
+                "zero_gradients": listed(found.zero_gradients),
+                "status": listed(found.status),
+                "history": listed(found.history),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Under what an image is judged: a tolerance, a distribution of them, input noise; and how far an adversarial
+    image is pushed (`scale` s in x + s (x_adv - x))."""
+
+    tolerance: float | None = None
+    random: LogUniform | None = None
+    sigma: float = 0.0
+    draw: int = 0
+    scale: float = 1.0
+
+    @property
+    def defense(self) -> str:
+        """The name in rows."""
+        return "random tolerance" if self.random else "noise" if self.sigma else "tolerance"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Show clean images, or those crafted by another unit, to a net under several conditions; writes rows of `judged`."""
+
+    experiment: str
+    view: View
+    images: Slice
+    conditions: tuple[Condition, ...]
+    crafted: Craft | None = None
+    seed: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """The shard's key."""
+        return digest(
+            {
+                "judge": self.experiment,
+                "view": self.view.record(),
+                "data": self.images.open().digest,
+                "conditions": [asdict(c) for c in self.conditions],
+                "crafted": self.crafted.key if self.crafted else None,
+                "seed": self.seed,
+            }
+        )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of units that must be done before."""
+        return (self.crafted.key,) if self.crafted else ()
+
+    def done(self, ledger: Ledger) -> bool:
+        """Whether the rows are there."""
+        return ledger.has("judged", self.key)
+
+    def run(self, ledger: Ledger, progress: Progress | None = None) -> None:
+        """Judge under each condition and write all rows."""
+        data = self.images.open()
+        target, outcome, wrong = data.images, [None] * len(data), [None] * len(data)
+        if self.crafted:
+            rows = ledger.read_shard("crafted", self.crafted.key)
+            target = ledger.read_images(self.crafted.key)
+            outcome, wrong = rows["success"].to_list(), rows["initially_wrong"].to_list()
+        times = len(self.conditions)
+        ledger.write(
+            "judged",
+            self.key,
+            self.view.record()
+            | self._judge(data, target, progress or Silent())
+            | {
+                "experiment": self.experiment,
+                "image": list(data.ids) * times,
+                "label": listed(data.labels) * times,
+                "data_digest": data.digest,
+                "kind": "adversarial" if self.crafted else "clean",
+                "split": self.images.split,
+                "crafted": self.crafted.key if self.crafted else None,
+                "attack_success": outcome * times,
+                "initially_wrong": wrong * times,
+            },
+        )
+
+    @torch.no_grad()
+    def _judge(self, data: LabelledImages, target: Images, progress: Progress) -> dict[str, list[Any]]:
+        """The columns that the conditions and the net's answers fill.
+
+        All conditions go through the net together, each image with its own tolerance: wide batches cost less.
+        """
+        net, times = self.view.open(), len(self.conditions)
+        images = torch.cat([self._shown(data, target, condition) for condition in self.conditions])
+        labels, parts = data.labels.repeat(times), []
+        tolerances = torch.cat([self._tolerances(data, condition) for condition in self.conditions])
+        progress.stage("judge", len(images))
+        for start in range(0, len(images), BATCH):
+            some = slice(start, start + BATCH)
+            judge = net.at(tolerances[some]) if isinstance(net, ODENet) else net
+            parts.append(judge.predict(images[some]))
+            progress.advance(start + len(images[some]))
+        seen = join(parts)
+        solved = listed(tolerances) if isinstance(net, ODENet) else [None] * len(images)
+
+        def each(values: Iterable[Any]) -> list[Any]:
+            return [value for value in values for _ in range(len(data))]
+
+        return {
+            "defense": each(c.defense for c in self.conditions),
+            "rtol": solved,
+            "atol": solved,
+            "sigma": each(c.sigma for c in self.conditions),
+            "scale": each(c.scale for c in self.conditions),
+            "draw": each(c.draw for c in self.conditions),
+            "prediction": listed(seen.labels),
+            "correct": listed(seen.correct(labels)),
+            "margin": listed(seen.margin),
+            "true_margin": listed(-margin(seen.logits, labels)),
+            "nfe": listed(seen.nfe),
+            "accepted": listed(seen.accepted),
+            "rejected": listed(seen.rejected),
+            "status": listed(seen.status),
+        }
+
+    def _shown(self, data: LabelledImages, target: Images, condition: Condition) -> Images:
+        """The images as the net sees them."""
+        images = (data.images + condition.scale * (target - data.images)).clamp(0, 1)
+        return (
+            InputNoise(condition.sigma, self.seed).add(images, data.ids, condition.draw) if condition.sigma else images
+        )
+
+    def _tolerances(self, data: LabelledImages, condition: Condition) -> Times:
+        """The tolerance each image is solved at; NaN for a net without a solver."""
+        if condition.random:
+            return condition.random.draw(self.seed, data.ids, condition.draw)
+        value = torch.nan if condition.tolerance is None else condition.tolerance
+        return torch.full((len(data),), value, dtype=torch.float64)

@@ -1,0 +1,70 @@
+"""Confidence intervals: every rate and area under a curve that odefend states carries one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the bounds of its 95 % confidence interval and the number of images it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def percent(self) -> str:
+        """As "97.4 % [95.6, 98.5]", or "no data" without any."""
+        if not self.n:
+            return "no data"
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def text(self, digits: int = 3) -> str:
+        """As "0.974 [0.956, 0.985]", or "no data" without any."""
+        if not self.n:
+            return "no data"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+NO_DATA = Interval(float("nan"), float("nan"), float("nan"), 0)
+
+
+def rate(successes: int, trials: int) -> Interval:
+    """A proportion with its Wilson interval."""
+    if not trials:
+        return NO_DATA
+    bounds = binomtest(successes, trials).proportion_ci(method="wilson")
+    return Interval(successes / trials, float(bounds.low), float(bounds.high), trials)
+
+
+def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
+    """A mean with its percentile bootstrap interval."""
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        return NO_DATA
+    picks = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high), len(values))
+
+
+def auroc(clean: np.ndarray, attacked: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
+    """The probability that an attacked image scores higher than a clean one (ties count half), with a bootstrap
+    interval over the images of each kind."""
+    if not len(clean) or not len(attacked):
+        return NO_DATA
+    truth = np.r_[np.zeros(len(clean)), np.ones(len(attacked))]
+    value = float(roc_auc_score(truth, np.r_[clean, attacked]))
+    # The area is the mean over pairs, so a resample's area is the mean weighted by how often it holds each image.
+    wins = (attacked > clean[:, None]) + 0.5 * (attacked == clean[:, None])
+    generator = np.random.default_rng(seed)
+
+    def counts(size: int) -> np.ndarray:
+        return generator.multinomial(size, np.full(size, 1 / size), resamples) / size
+
+    areas = ((counts(len(clean)) @ wins) * counts(len(attacked))).sum(1)
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return Interval(value, float(low), float(high), len(attacked))

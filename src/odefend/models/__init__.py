@@ -1,0 +1,16 @@
+"""Classifiers and their checkpoints. `MODELS` maps a net's name to the function that builds it untrained."""
+
+from odefend.models.card import Card as Card
+from odefend.models.card import Measured as Measured
+from odefend.models.checkpoint import load as load
+from odefend.models.checkpoint import save as save
+from odefend.models.checkpoint import weights_digest as weights_digest
+from odefend.models.classifier import Classifier as Classifier
+from odefend.models.classifier import Prediction as Prediction
+from odefend.models.classifier import check_images as check_images
+from odefend.models.classifier import join as join
+from odefend.models.families import MODELS as MODELS
+from odefend.models.layers import count_parameters as count_parameters
+from odefend.models.odenet import ODENet as ODENet
+from odefend.models.resnet import ResNet as ResNet
+from odefend.models.settings import SolverSettings as SolverSettings

@@ -1,0 +1,40 @@
+"""Cards: what a trained net says of itself."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Measured(BaseModel):
+    """A rate measured on images, with its 95 % Wilson interval and how it was measured."""
+
+    model_config = ConfigDict(extra="forbid")
+    successes: int
+    images: int
+    rate: float
+    low: float
+    high: float
+    settings: str
+
+
+class Card(BaseModel):
+    """What a checkpoint says of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = 1
+    name: str
+    model: str
+    options: dict[str, Any]
+    parameters: int
+    tolerance: float | None = Field(description="solver tolerance in training; null for nets without a solver")
+    data: str
+    data_digest: str
+    recipe: dict[str, Any]
+    seed: int
+    epochs: int
+    images_seen: int
+    wall_seconds: float
+    test_accuracy: Measured
+    mean_nfe: dict[str, float] = Field(description="mean evaluations of the field per test image, by tolerance")
+    versions: dict[str, str]
+    sha256: str = ""

@@ -1,0 +1,101 @@
+"""Checkpoints: weights as safetensors, and beside them a card that says where they come from and what they do.
+
+Nothing is ever unpickled.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from odefend.errors import CheckpointError, UnknownName, unknown
+from odefend.files import write_atomically, write_text
+from odefend.models.card import Card
+from odefend.models.classifier import Classifier
+from odefend.models.families import MODELS
+from odefend.models.odenet import ODENet
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+def weights_digest(net: torch.nn.Module) -> str:
+    """16 hex digits that change with any weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save(net: Classifier, card: Card, path: Path) -> Path:
+    """Write `path`.safetensors and `path`.json, each atomically, the card last; returns the weights' path."""
+    weights, description = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    write_atomically(weights, lambda part: save_file(tensors, part))
+    card = card.model_copy(update={"sha256": _sha256(weights)})
+    write_text(description, card.model_dump_json(indent=2) + "\n")
+    return weights
+
+
+def load(name: str | Path) -> Classifier:
+    """A trained net in evaluation mode: by its name in the zoo ("digits-oon") or the path of its .safetensors file.
+
+    The card is at `net.card`. Raises UnknownName for an unknown name and CheckpointError for a file that is missing,
+    damaged, or not a checkpoint of odefend.
+    """
+    path = Path(name)
+    if path.suffix not in (".safetensors", ".json") and len(path.parts) == 1:
+        known = sorted(card.stem for card in ZOO.glob("*.json"))
+        if str(name) not in known:
+            raise unknown("trained net", str(name), known)
+        path = ZOO / str(name)
+    weights, card = path.with_suffix(".safetensors"), _read_card(path.with_suffix(".json"))
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{weights}: no such file. A checkpoint is a .safetensors file with its .json card beside it."
+        )
+    if _sha256(weights) != card.sha256:
+        raise CheckpointError(
+            f"{weights}: its SHA-256 is not the one on its card; the file is damaged or was changed. "
+            "Restore it, or train it again."
+        )
+    return _build(card, weights)
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: no such card. A checkpoint is a .safetensors file with its .json card beside it."
+        ) from None
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
+        reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
+        where = ".".join(map(str, reason["loc"]))
+        raise CheckpointError(
+            f"{path}: not a card of odefend ({where + ': ' if where else ''}{reason['msg']}). "
+            "Name a checkpoint that odefend wrote."
+        ) from error
+
+
+def _build(card: Card, weights: Path) -> Classifier:
+    if card.model not in MODELS:
+        raise unknown("model", card.model, MODELS)
+    try:
+        net = MODELS[card.model](**card.options)
+        net.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, TypeError, UnknownName) as error:
+        raise CheckpointError(
+            f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {str(error).splitlines()[0]}"
+        ) from error
+    if isinstance(net, ODENet) and card.tolerance is not None:
+        net = net.at(card.tolerance)
+    net.card = card
+    return net.eval()

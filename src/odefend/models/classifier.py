@@ -1,0 +1,118 @@
+"""The Classifier noun: images in [0, 1] to logits, with an account of the work done for each image."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from odefend.errors import InvalidInput
+from odefend.models.card import Card
+from odefend.solver import Status
+from odefend.tensors import Counts, Images, Index, Labels, Logits, Mask
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of each image, and at what cost.
+
+    `nfe`, `accepted` and `rejected` count evaluations of the vector field and solver steps (0 for nets without a
+    solver); `status` is a `solver.Status`.
+    """
+
+    logits: Logits
+    nfe: Counts
+    accepted: Counts
+    rejected: Counts
+    status: Counts
+
+    @property
+    def labels(self) -> Labels:
+        """The class of the largest logit, also where the solver failed: see `answered`."""
+        return self.logits.argmax(1)
+
+    @property
+    def answered(self) -> Mask:
+        """Where the solver succeeded; elsewhere the classifier abstains, which is neither right nor fooled."""
+        return self.status == Status.SUCCESS
+
+    def correct(self, labels: Labels) -> Mask:
+        """Where the classifier answers, and with the true label."""
+        return self.answered & (self.labels == labels)
+
+    def fooled(self, labels: Labels) -> Mask:
+        """Where the classifier answers, and with another label than the true one."""
+        return self.answered & (self.labels != labels)
+
+    def first(self, count: int) -> "Prediction":
+        """What is said of the first `count` images, without the graph behind it."""
+        return Prediction(**{name: value[:count].detach() for name, value in vars(self).items()})
+
+    @property
+    def margin(self) -> Tensor:
+        """Largest minus second largest logit of each image; >= 0."""
+        top = self.logits.topk(2, dim=1).values
+        return top[:, 0] - top[:, 1]
+
+
+def join(parts: Sequence[Prediction]) -> Prediction:
+    """The predictions of consecutive batches as one."""
+    return Prediction(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+class Classifier(nn.Module, ABC):
+    """A network that takes images (N, channels, H, W) in [0, 1]; any normalization happens inside.
+
+    Subclasses implement `classify`. Users call `predict`, or the module itself for bare logits. `card` says where a
+    trained net comes from; None for one that was not loaded.
+    """
+
+    card: Card | None
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.in_channels, self.classes = in_channels, classes
+        self.card = None
+
+    @abstractmethod
+    def classify(self, images: Images) -> Prediction:
+        """The prediction for images that have been checked; differentiable."""
+
+    def predict(self, images: Tensor) -> Prediction:
+        """The prediction for each image. Raises InvalidInput for images of the wrong shape, type or range."""
+        check_images(images, self.in_channels)
+        return self.classify(images)
+
+    def forward(self, images: Tensor) -> Logits:
+        """The logits of `predict`."""
+        return self.predict(images).logits
+
+    def rows(self, index: Index) -> "Classifier":  # noqa: ARG002
+        """The classifier for the images at `index` of a batch: a view whose per-image state, if any, is subset too."""
+        return self
+
+
+def check_images(images: Tensor, in_channels: int) -> None:
+    """Raise InvalidInput unless these are floating-point images (N, in_channels, H, W) with values in [0, 1]."""
+    if images.ndim != 4 or images.shape[1] != in_channels:
+        raise InvalidInput(
+            f"images: expected shape (N, {in_channels}, height, width), got {tuple(images.shape)}. "
+            "A single image needs a batch axis: image[None]."
+        )
+    if not images.is_floating_point():
+        raise InvalidInput(f"images: expected floating-point values in [0, 1], got {images.dtype}. Try images / 255.")
+    if images.numel():
+        low, high = (bound.item() for bound in images.detach().aminmax())
+        # Written so that NaN, of which every comparison is false, is refused as well.
+        if not (low >= 0 and high <= 1):
+            raise InvalidInput(
+                f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}. Normalization belongs inside the "
+                "classifier; pictures in 0..255 must be divided by 255."
+            )
+
+
+def no_work(logits: Logits) -> Prediction:
+    """The prediction of a net that has no solver."""
+    none = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    return Prediction(logits, none, none, none, none)

@@ -1,0 +1,15 @@
+"""The nets by name."""
+
+from collections.abc import Callable
+
+from odefend.models.classifier import Classifier
+from odefend.models.odenet import mix, oon
+from odefend.models.resnet import mix_matched, oon_matched, res
+
+MODELS: dict[str, Callable[..., Classifier]] = {
+    "res": res,
+    "mix": mix,
+    "oon": oon,
+    "mix-matched": mix_matched,
+    "oon-matched": oon_matched,
+}

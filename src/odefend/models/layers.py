@@ -1,0 +1,128 @@
+"""The parts that the papers' nets are made of, exactly as their authors' code has them (Carrara et al., WIFS 2019)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from odefend.errors import InvalidInput
+from odefend.solver import VectorField
+from odefend.tensors import State
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or one per channel where there are fewer than 32."""
+    return nn.GroupNorm(min(32, channels), channels)
+
+
+class TimeConv(nn.Conv2d):
+    """A 3x3 convolution over the state and the time, the time as a constant feature map in channel 0.
+
+    conv(concat(t, x)) = conv(x) + t * conv(1), so nothing is concatenated and each sample may have its own time.
+    Parameters and state dict are those of Conv2d(channels + 1, channels, 3, padding=1).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels + 1, channels, 3, padding=1)
+
+    def fold(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """(weights for the state, response to a time of 1), which serve every call on states of this size."""
+        ones = self.weight.new_ones((1, 1, height, width))
+        return self.weight[:, 1:].contiguous(), F.conv2d(ones, self.weight[:, :1], padding=1)
+
+    def forward(self, t: Tensor, x: State, folded: tuple[Tensor, Tensor] | None = None) -> State:  # type: ignore[override]
+        """t of shape (B,), x of shape (B, channels, H, W); `folded` is what `fold` gives for H and W."""
+        weight, clock = folded or self.fold(*x.shape[2:])
+        return torch.addcmul(F.conv2d(x, weight, self.bias, padding=1), t.view(-1, 1, 1, 1), clock)
+
+
+class ODEField(nn.Module):
+    """f(t, x) of MIX and OON: GN, ReLU, conv, GN, ReLU, conv, GN, with the time given to both convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = group_norm(channels), TimeConv(channels)
+        self.norm2, self.conv2 = group_norm(channels), TimeConv(channels)
+        self.norm3 = group_norm(channels)
+
+    def prepared(self, state: State) -> VectorField:
+        """The field for states of this size, with what does not change during a solve computed once."""
+        size = state.shape[2:]
+        folded1, folded2 = self.conv1.fold(*size), self.conv2.fold(*size)
+
+        def field(t: Tensor, x: State) -> State:
+            x = self.conv1(t, F.relu(self.norm1(x)), folded1)
+            x = self.conv2(t, F.relu(self.norm2(x)), folded2)
+            return self.norm3(x)
+
+        return field
+
+    def forward(self, t: Tensor, x: State) -> State:
+        """dx/dt at times t of shape (B,)."""
+        return self.prepared(x)(t, x)
+
+
+class ResidualField(nn.Module):
+    """x + f(x) with f of the shape of `ODEField` but for the time: what a matched ResNet has in an ODE block's place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            group_norm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            group_norm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            group_norm(channels),
+        )
+
+    def forward(self, x: State) -> State:
+        """The state after the block."""
+        return x + self.body(x)
+
+
+class ResBlock(nn.Module):
+    """A pre-activation residual block with two norms; where it changes the size, the shortcut is a 1x1 convolution of
+    the activated input."""
+
+    def __init__(self, channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = group_norm(channels), group_norm(out_channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        resizes = stride != 1 or channels != out_channels
+        self.shortcut = nn.Conv2d(channels, out_channels, 1, stride, bias=False) if resizes else None
+
+    def forward(self, x: State) -> State:
+        """The state after the block."""
+        activated = F.relu(self.norm1(x))
+        skip = x if self.shortcut is None else self.shortcut(activated)
+        return skip + self.conv2(F.relu(self.norm2(self.conv1(activated))))
+
+
+def convolution_stem(in_channels: int, width: int) -> nn.Module:
+    """The stem of OON: one 4x4 convolution of stride 2, no activation."""
+    return nn.Conv2d(in_channels, width, 4, stride=2, padding=1)
+
+
+def residual_stem(in_channels: int, width: int) -> nn.Module:
+    """The stem of RES and MIX: a 3x3 convolution without padding and two residual blocks of stride 2."""
+    return nn.Sequential(nn.Conv2d(in_channels, 64, 3), ResBlock(64, 64, stride=2), ResBlock(64, width, stride=2))
+
+
+def pooling_head(width: int, classes: int) -> nn.Module:
+    """GN, ReLU, global average pooling, dropout of one half, and a linear layer."""
+    return nn.Sequential(
+        group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(width, classes)
+    )
+
+
+def check_width(width: int) -> None:
+    """Raise InvalidInput unless GroupNorm can divide `width` channels."""
+    if width < 1 or (width > 32 and width % 32):
+        raise InvalidInput(f"width: expected at most 32 or a multiple of 32 (GroupNorm has 32 groups), got {width}.")
+
+
+def count_parameters(net: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)

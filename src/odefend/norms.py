@@ -1,0 +1,100 @@
+"""Norms of perturbations, as values: an attack takes the norm it measures with as an argument.
+
+`RMS` is what Foolbox 1.8/2.0 calls L2 in its iterative attacks, and so what Carrara et al. (WIFS 2019) report as
+"L2": the root of the *mean* square. RMS = L2 / sqrt(number of elements).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from odefend.tensors import Images, PerImage
+
+Radius = Float[Tensor, "batch 1 1 1"]
+
+
+@runtime_checkable
+class Norm(Protocol):
+    """A norm over all elements of each image."""
+
+    @property
+    def name(self) -> str:
+        """The name in tables and settings."""
+        ...
+
+    def size(self, delta: Images) -> PerImage:
+        """The norm of each perturbation."""
+        ...
+
+    def steepest(self, gradient: Images) -> Images:
+        """The direction of norm 1 along which a linear loss rises fastest; a zero gradient stays zero."""
+        ...
+
+    def project(self, delta: Images, epsilon: float) -> Images:
+        """The perturbation brought back into the ball of radius `epsilon`."""
+        ...
+
+    def ball(self, uniform: Images, normal: Images, radius: Radius) -> Images:
+        """A point of the unit ball, uniformly distributed, made of independent noise: `uniform` in [-1, 1] and
+        standard `normal` of the images' shape, `radius` uniform in [0, 1] of shape (N, 1, 1, 1)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaxNorm:
+    """The largest absolute change of any element."""
+
+    name: str = "linf"
+
+    def size(self, delta: Images) -> PerImage:
+        """The norm of each perturbation."""
+        return delta.flatten(1).abs().amax(1)
+
+    def steepest(self, gradient: Images) -> Images:
+        """The sign of the gradient."""
+        return gradient.sign()
+
+    def project(self, delta: Images, epsilon: float) -> Images:
+        """Clipped to [-epsilon, epsilon]."""
+        return delta.clamp(-epsilon, epsilon)
+
+    def ball(self, uniform: Images, normal: Images, radius: Radius) -> Images:  # noqa: ARG002
+        """The uniform noise itself."""
+        return uniform
+
+
+@dataclass(frozen=True)
+class EuclideanNorm:
+    """Root of the sum, or with `mean` of the mean, of squares over all elements."""
+
+    name: str
+    mean: bool
+
+    def size(self, delta: Images) -> PerImage:
+        """The norm of each perturbation."""
+        length = delta.flatten(1).norm(dim=1)
+        return length / delta[0].numel() ** 0.5 if self.mean else length
+
+    def steepest(self, gradient: Images) -> Images:
+        """The gradient divided by its norm."""
+        size = self.size(gradient).view(-1, 1, 1, 1)
+        return gradient / torch.where(size > 0, size, 1)
+
+    def project(self, delta: Images, epsilon: float) -> Images:
+        """Scaled down where it is longer than `epsilon`."""
+        size = self.size(delta).view(-1, 1, 1, 1)
+        return torch.where(size > epsilon, delta * (epsilon / torch.where(size > 0, size, 1)), delta)
+
+    def ball(self, uniform: Images, normal: Images, radius: Radius) -> Images:  # noqa: ARG002
+        """A random direction, its length distributed as the volume asks."""
+        return self.steepest(normal) * radius ** (1 / normal[0].numel())
+
+
+LINF = MaxNorm()
+L2 = EuclideanNorm("l2", mean=False)
+RMS = EuclideanNorm("rms", mean=True)
+
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (LINF, L2, RMS)}

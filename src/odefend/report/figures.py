@@ -1,0 +1,259 @@
+"""Figures: pure functions of ledger rows, as SVG text to be set into a page."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from odefend import intervals
+from odefend.evaluation.detection import acceptance, samples
+from odefend.evaluation.doubts import attacked
+from odefend.intervals import Interval
+from odefend.report.tables import accuracy, matrix_cells, recovered
+
+BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#2563a8", "#d9730d", "#2e8b57", "#c23b3b", "#8a8f98", "#7a4fa3"
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#8a8f98",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "odefend",
+    "figure.constrained_layout.use": True,
+}
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an SVG element that scales with the page and tells screen readers its title."""
+    text = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    body = text.getvalue()
+    body = body[body.index("<svg") :]
+    # Ids are only unique within a figure; a page has several.
+    prefix = re.sub(r"\W", "", title)[:24]
+    body = re.sub(r'(id="|href="#|url\(#)', lambda match: f"{match[1]}{prefix}-", body)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        return figure, list(np.atleast_1d(np.asarray(figure.subplots(1, columns))))
+
+
+def _line(axes: Axes, x: Sequence[float], values: Sequence[Interval], color: str, label: str, dash: str = "-") -> None:
+    """A curve in percent with its confidence band; points without data are left out."""
+    kept = [(at, value) for at, value in zip(x, values, strict=True) if value.n]
+    if not kept:
+        return
+    at = [one for one, _ in kept]
+    axes.plot(
+        at, [100 * v.value for _, v in kept], color=color, linestyle=dash, marker="o", markersize=3.5, label=label
+    )
+    axes.fill_between(
+        at, [100 * v.low for _, v in kept], [100 * v.high for _, v in kept], color=color, alpha=0.13, linewidth=0
+    )
+
+
+def accuracy_by_tolerance(
+    judged: pl.DataFrame, net: str, tolerances: Sequence[float], sigmas: dict[float, float], reference: float
+) -> str:
+    """Clean accuracy, and C&W images won back at s = 1 and s = 1.1, by tolerance, beside dose-matched noise."""
+    figure, (axes,) = _axes(7.2, 3.6)
+    clean = judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
+    found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
+    still = found.filter(pl.col("defense") == "tolerance")
+    noise = found.filter((pl.col("defense") == "noise") & (pl.col("scale") == 1.0))
+    _line(axes, tolerances, [accuracy(clean.filter(pl.col("rtol") == t)) for t in tolerances], GREEN, "clean images")
+    for scale, color, dash in ((1.0, BLUE, "-"), (1.1, PURPLE, "--")):
+        rows = still.filter(pl.col("scale") == scale)
+        _line(
+            axes,
+            tolerances,
+            [recovered(rows.filter(pl.col("rtol") == t)) for t in tolerances],
+            color,
+            f"C&W images, s = {scale:g}",
+            dash,
+        )
+    others = [t for t in tolerances if t != reference]
+    _line(
+        axes,
+        others,
+        [recovered(noise.filter(pl.col("sigma") == sigmas[t])) for t in others],
+        ORANGE,
+        "C&W images, noise of equal dose",
+        ":",
+    )
+    axes.axvline(reference, color=GREY, linewidth=1)
+    axes.text(reference, 103, "attacked here", color=GREY, ha="center", fontsize=8.5)
+    axes.set(
+        xscale="log", xlabel="tolerance at which the images are judged", ylabel="classified rightly, %", ylim=(-3, 102)
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    return _svg(figure, "Accuracy by tolerance")
+
+
+def pushed(
+    judged: pl.DataFrame, net: str, tolerances: Sequence[float], scales: Sequence[float], reference: float
+) -> str:
+    """The s-curve: how much is won back as the attacker pushes further, by tolerance and under noise."""
+    figure, (axes,) = _axes(7.2, 3.4)
+    found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
+    still = found.filter(pl.col("defense") == "tolerance")
+    others = [t for t in tolerances if t != reference]
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(others)))
+    for tolerance, shade in zip(others, shades, strict=True):
+        rows = still.filter(pl.col("rtol") == tolerance)
+        values = [recovered(rows.filter(pl.col("scale") == s)).value * 100 for s in scales]
+        axes.plot(scales, values, color=shade, marker="o", markersize=3, label=f"tolerance {tolerance:g}")
+    noise = found.filter(pl.col("defense") == "noise")
+    strongest = noise["sigma"].max()
+    values = [
+        recovered(noise.filter((pl.col("scale") == s) & (pl.col("sigma") == strongest))).value * 100 for s in scales
+    ]
+    axes.plot(
+        scales, values, color=ORANGE, linestyle=":", marker="o", markersize=3, label=f"noise, sigma {strongest:.3f}"
+    )
+    axes.set(xlabel="s: the adversarial perturbation multiplied by this", ylabel="won back, %", ylim=(-3, 102))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    return _svg(figure, "The s-curve")
+
+
+def heat(crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[float]) -> str:
+    """Accuracy by tolerance of attack and of test."""
+    figure, (axes,) = _axes(4.2, 3.4)
+    cells = matrix_cells(crafted, judged, grid)
+    values = np.array([[cells[attack, test].value for test in grid] for attack in grid])
+    axes.imshow(values, vmin=0, vmax=1, cmap="Blues")
+    axes.grid(False)
+    for row, attack in enumerate(grid):
+        for column, test in enumerate(grid):
+            cell = cells[attack, test]
+            axes.text(
+                column,
+                row,
+                f"{100 * cell.value:.0f} %\n[{100 * cell.low:.0f}, {100 * cell.high:.0f}]",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if cell.value > 0.6 else "black",
+            )
+    ticks = range(len(grid))
+    names = [f"{value:g}" for value in grid]
+    axes.set(
+        xticks=ticks,
+        yticks=ticks,
+        xticklabels=names,
+        yticklabels=names,
+        xlabel="judged at tolerance",
+        ylabel="attacked at tolerance",
+    )
+    return _svg(figure, "Accuracy by tolerance of attack and test")
+
+
+def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> str:
+    """Attacked images accepted against clean images accepted, one panel per scale."""
+    figure, panels = _axes(3.1 * len(scales) + 1.9, 3.3, len(scales))
+    colors = [BLUE, "#6fa3d8", "#b3cfec", ORANGE, RED]
+    for axes, scale in zip(panels, scales, strict=True):
+        for name, color in zip(names, colors, strict=False):
+            clean, attacked_scores = samples(scored, name, scale)
+            if not len(clean) or not len(attacked_scores):
+                continue
+            x, y = acceptance(clean, attacked_scores)
+            many = len(x) > 30
+            axes.plot(
+                100 * x,
+                100 * y,
+                color=color,
+                marker="" if many else "o",
+                markersize=3,
+                linestyle="--" if many else "-",
+                label=name,
+            )
+        axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
+        axes.set(xlabel="attacked images accepted, %", title=f"s = {scale:g}", xlim=(-3, 103), ylim=(-3, 103))
+    panels[0].set_ylabel("clean images accepted, %")
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
+    return _svg(figure, "ROC of the detectors")
+
+
+def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str]) -> str:
+    """PGD's success by radius."""
+    figure, (axes,) = _axes(5.6, 3.2)
+    for net, color in zip(nets, (BLUE, ORANGE), strict=False):
+        rows = attacked(crafted.filter((pl.col("experiment") == "epsilon curve") & (pl.col("net") == net)))
+        epsilons = sorted(rows["epsilon"].unique().to_list())
+        hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
+        _line(axes, epsilons, [intervals.rate(int(h.sum()), len(h)) for h in hits], color, net)
+    axes.set(xlabel="L-inf radius epsilon", ylabel="PGD success, %", ylim=(-3, 103))
+    axes.legend(loc="lower right", frameon=False)
+    return _svg(figure, "PGD success by radius")
+
+
+def work(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:
+    """NFE of clean images by tolerance."""
+    figure, (axes,) = _axes(5.6, 3.0)
+    rows = judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
+    each = [rows.filter(pl.col("rtol") == t)["nfe"].to_numpy() for t in tolerances]
+    axes.plot(tolerances, [nfe.mean() for nfe in each], color=BLUE, marker="o", markersize=4)
+    axes.fill_between(
+        tolerances,
+        [np.quantile(nfe, 0.05) for nfe in each],
+        [np.quantile(nfe, 0.95) for nfe in each],
+        color=BLUE,
+        alpha=0.13,
+        linewidth=0,
+    )
+    axes.set(xscale="log", yscale="log", xlabel="tolerance", ylabel="NFE per image (band: 5 to 95 %)")
+    axes.set_yticks([20, 50, 100, 200], labels=["20", "50", "100", "200"])
+    axes.set_yticks([], minor=True)
+    return _svg(figure, "NFE by tolerance")
+
+
+def gallery(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, str, np.ndarray]]) -> str:
+    """Original, adversarial image, magnified difference, and the votes; each entry: (clean, adversarial, what the net
+    said of the first, and of the second, votes per class)."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.45 * len(pictures) + 0.6, 5.4))
+        grid = np.asarray(figure.subplots(4, len(pictures), squeeze=False))
+    for column, (clean, adversarial, before, after, votes) in enumerate(pictures):
+        delta = adversarial - clean
+        for row, (picture, title, low, colors) in enumerate(
+            (
+                (clean, before, 0, "gray"),
+                (adversarial, after, 0, "gray"),
+                (delta / max(1e-9, np.abs(delta).max()), f"largest {np.abs(delta).max():.2f}", -1, "RdBu_r"),
+            )
+        ):
+            axes = grid[row, column]
+            axes.imshow(picture, vmin=low, vmax=1, cmap=colors, interpolation="nearest")
+            axes.set_title(title, fontsize=8.5, loc="center", fontweight="normal")
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+        axes = grid[3, column]
+        axes.bar(range(len(votes)), votes, color=[GREEN if str(c) == before[0] else RED for c in range(len(votes))])
+        axes.set(ylim=(0, votes.sum()), xticks=range(0, len(votes), 3))
+        axes.tick_params(labelsize=7.5)
+    for row, name in enumerate(
+        ("original", "adversarial", "difference,\nscaled up", f"votes of {int(pictures[0][4].sum())}\nby class")
+    ):
+        grid[row, 0].set_ylabel(name, fontsize=9)
+    return _svg(figure, "Gallery")

@@ -1,0 +1,76 @@
+"""How long a step is: error norms, the first step and the next one, all per sample.
+
+The rules and constants are those of torchdiffeq 0.2.5 (Hairer, Norsett & Wanner, Solving ODEs I, sections II.4), with
+the norm taken over each sample's own elements. Everything here is differentiable; the solver decides whether to.
+"""
+
+import torch
+from torch import Tensor
+
+from odefend.errors import InvalidInput
+from odefend.solver.step import VectorField, per_sample
+from odefend.tensors import State, Times
+
+Tolerance = float | tuple[float | Tensor, float | Tensor] | Tensor
+"""One value for rtol and atol, a pair (rtol, atol), or a tensor with one value per sample (pairs of tensors too)."""
+
+SAFETY, GROW, SHRINK = 0.9, 10.0, 0.2
+
+
+def tolerances(tolerance: Tolerance, batch: int, device: torch.device) -> tuple[Times, Times]:
+    """(rtol, atol), one float64 value per sample; InvalidInput unless all are positive and finite."""
+    pair = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance)
+    if len(pair) != 2:
+        raise InvalidInput(f"tolerance: expected one value or a pair (rtol, atol), got {len(pair)} values.")
+    rtol, atol = (torch.as_tensor(value, dtype=torch.float64, device=device) for value in pair)
+    for value in (rtol, atol):
+        if value.ndim > 1 or (value.ndim == 1 and len(value) != batch):
+            raise InvalidInput(
+                f"tolerance: expected one value or one per sample ({batch}), got shape {tuple(value.shape)}. "
+                "Take a view of the net for these images with .rows(index)."
+            )
+        if not bool(((value > 0) & torch.isfinite(value)).all()):
+            worst = value.reshape(-1)[~((value > 0) & torch.isfinite(value)).reshape(-1)][0].item()
+            raise InvalidInput(f"tolerance: expected a positive finite number, got {worst:g}. Try 1e-3.")
+    return rtol.expand(batch), atol.expand(batch)
+
+
+def rms(values: State) -> Times:
+    """Root mean square over each sample's elements, with gradient 0 (not NaN) where all elements are 0."""
+    square = values.flatten(1).square().mean(1).double()
+    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
+
+
+def error_ratio(error: State, y0: State, y1: State, rtol: Times, atol: Times) -> Times:
+    """Estimated error over what is tolerated; a step is accepted where this is at most 1."""
+    scale = torch.maximum(y0.abs(), y1.abs())
+    return rms(error / torch.addcmul(per_sample(atol, y0), per_sample(rtol, y0), scale))
+
+
+def next_step(h: Times, ratio: Times, order: int) -> Times:
+    """The step size to try next; after an accepted step never a smaller one."""
+    finite = torch.isfinite(ratio)
+    positive = torch.where(finite & (ratio > 0), ratio, 1)
+    factor = SAFETY / positive ** (1 / order)
+    factor = torch.maximum(factor, torch.where(ratio < 1, 1.0, SHRINK)).clamp_max(GROW)
+    factor = torch.where(ratio == 0, GROW, factor)
+    return h * torch.where(finite, factor, SHRINK)
+
+
+def first_step(
+    f: VectorField, t: Times, y: State, slope: State, rtol: Times, atol: Times, args: tuple[Tensor, ...], order: int
+) -> Times:
+    """A first step size by the rule of Hairer et al.; calls f once. Not finite where the slope is not."""
+    scale = torch.addcmul(per_sample(atol, y), per_sample(rtol, y), y.abs())
+    d0, d1 = rms(y / scale), rms(slope / scale)
+    small = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = torch.where(small, 1e-6, 0.01 * d0 / torch.where(small, 1, d1))
+    ahead = f((t + h0).to(y.dtype), torch.addcmul(y, per_sample(h0, y), slope), *args).to(y.dtype)
+    d2 = rms((ahead - slope) / scale) / h0
+    still = (d1 <= 1e-15) & (d2 <= 1e-15)
+    h1 = torch.where(
+        still,
+        (h0 * 1e-3).clamp_min(1e-6),
+        (0.01 / torch.where(still, 1, torch.maximum(d1, d2))) ** (1 / order),
+    )
+    return torch.minimum(100 * h0, h1)

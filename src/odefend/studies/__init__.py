@@ -1,0 +1,1 @@
+"""Studies: one file per experiment section, and one for its report."""

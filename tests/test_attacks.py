@@ -1,0 +1,232 @@
+"""Promises that every attack keeps, and known optima on linear classifiers."""
+
+import math
+
+import pytest
+import torch
+from toys import Linear, pictures, small_ode_net
+
+from odefend.attacks import BIM, FGSM, PGD, CarliniWagner
+from odefend.attacks.losses import cross_entropy, margin
+from odefend.errors import InvalidInput
+from odefend.norms import L2, LINF, NORMS, RMS
+from odefend.solver import Status
+
+SHORT_CW = CarliniWagner(steps=15, binary_search_steps=3, initial_constant=2.0)
+ATTACKS = [
+    *(
+        attack
+        for norm, epsilon in ((LINF, 0.1), (L2, 0.6), (RMS, 0.08))
+        for attack in (
+            FGSM(epsilon, norm),
+            BIM(epsilon, norm),
+            PGD(epsilon, norm, steps=5),
+            PGD(epsilon, norm, steps=5, early_stop=False),
+        )
+    ),
+    PGD(0.1, steps=3, restarts=2),
+    SHORT_CW,
+]
+
+
+def linear(classes=3, pixels=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(classes, pixels, generator=generator, dtype=torch.float64)
+    return Linear(weight, torch.zeros(classes, dtype=torch.float64)).eval()
+
+
+def boundary_distance(net, images, labels):
+    """The exact L2 distance to the nearest other class, for images far from the box's edge."""
+    logits = net(images)
+    gaps = []
+    for other in range(net.classes):
+        width = (net.weight[labels] - net.weight[other]).norm(dim=1)
+        gap = (logits.gather(1, labels[:, None])[:, 0] - logits[:, other]) / width
+        gaps.append(torch.where(labels == other, torch.inf, gap))
+    return torch.stack(gaps).amin(0).detach()
+
+
+@pytest.fixture(scope="module", params=["ode", "resnet", "two classes"])
+def victim(request, oon, res, test_digits):
+    if request.param == "two classes":
+        net, images = linear(2), 0.3 + 0.4 * pictures(20, seed=3)
+        return net, images, net.predict(images).labels.index_fill(0, torch.tensor([4]), 0)
+    some = test_digits[:20]
+    return (oon if request.param == "ode" else res), some.images, some.labels.index_fill(0, torch.tensor([4]), 9)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+def test_contract(attack, victim):
+    """Image 4 carries a wrong label on purpose (unless it is true by chance)."""
+    net, images, labels = victim
+    found = attack(net, images, labels)
+    again = attack(net, images, labels)
+    assert torch.equal(found.images, again.images)
+    assert found.images.min() >= 0 and found.images.max() <= 1
+    before, after = net.predict(images), net.predict(found.images)
+    assert torch.equal(found.initially_wrong, ~before.correct(labels))
+    assert torch.equal(found.success, before.correct(labels) & after.fooled(labels))
+    assert not (found.success & found.initially_wrong).any()
+    assert (found.distance[found.initially_wrong] == 0).all()
+    assert torch.equal(found.images[found.initially_wrong], images[found.initially_wrong])
+    size = attack.measure(found.images - images)
+    if attack.budget is None:
+        failed = ~found.success & ~found.initially_wrong
+        assert (found.distance[failed] == math.inf).all()
+        assert torch.equal(found.images[failed], images[failed])
+        torch.testing.assert_close(found.distance[found.success], size[found.success])
+    else:
+        assert (size <= attack.budget * (1 + 1e-5) + 1e-6).all()
+        torch.testing.assert_close(found.distance[~found.initially_wrong], size[~found.initially_wrong])
+    assert (found.gradient_calls[~found.initially_wrong] > 0).all() and (
+        found.gradient_calls[found.initially_wrong] == 0
+    ).all()
+    steps = found.history
+    assert (steps[:, 1:] <= steps[:, :-1]).all(), "the smallest distance so far can only fall"
+    if attack.budget is not None and not isinstance(attack, PGD):
+        assert torch.isinf(steps[:, 0]).all()
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.0), BIM(0.0), PGD(0.0, steps=2)], ids=repr)
+def test_no_budget_no_change(attack, oon, test_digits):
+    some = test_digits[:20]
+    found = attack(oon, some.images, some.labels)
+    assert torch.equal(found.images, some.images) and not found.success.any()
+
+
+@pytest.mark.parametrize("attack", [PGD(0.1, steps=5), SHORT_CW], ids=repr)
+def test_order_and_batch_do_not_matter(attack, oon, test_digits):
+    """The same seed and ids give the same images bit for bit, whatever the batch: active sets are padded."""
+    some = test_digits[:20]
+    together = attack(oon, some.images, some.labels, ids=some.ids)
+    order = [13, 2, 7]
+    part = test_digits[order]
+    alone = attack(oon, part.images, part.labels, ids=part.ids)
+    assert torch.equal(alone.images, together.images[order])
+    assert torch.equal(alone.gradient_calls, together.gradient_calls[order])
+
+
+def test_random_starts_depend_on_seed_and_id(oon, test_digits):
+    some, attack = test_digits[:20], PGD(0.1, steps=1, early_stop=False)
+    base = attack(oon, some.images, some.labels, ids=some.ids).images
+    assert not torch.equal(attack(oon, some.images, some.labels, ids=some.ids, seed=1).images, base)
+    other = attack(oon, some.images, some.labels, ids=[f"{name}'" for name in some.ids]).images
+    assert not torch.equal(other, base)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=str)
+def test_fgsm_and_pgd_reach_the_known_optimum_of_a_linear_net(norm):
+    """For two classes the worst perturbation of a linear net is epsilon times the steepest direction."""
+    net, images = linear(2, seed=5), torch.full((16, 1, 8, 8), 0.5, dtype=torch.float64)
+    labels = net.predict(images).labels
+    epsilon = {"linf": 0.1, "l2": 0.8, "rms": 0.1}[norm.name]
+    direction = (net.weight[1 - labels] - net.weight[labels]).detach().view_as(images)
+    best = margin(net(images + epsilon * norm.steepest(direction)), labels).detach()
+    for attack in (FGSM(epsilon, norm), PGD(epsilon, norm, steps=60, step_size=epsilon / 3, early_stop=False)):
+        found = attack(net, images, labels)
+        reached = margin(net(found.images), labels).detach()
+        torch.testing.assert_close(reached, best, rtol=1e-3, atol=1e-3)
+
+
+def test_carlini_wagner_finds_the_known_distance_of_a_linear_net():
+    net, images = linear(3, seed=1), 0.4 + 0.2 * pictures(16, seed=2)
+    labels = net.predict(images).labels
+    found = CarliniWagner(steps=600, binary_search_steps=10, learning_rate=0.005)(net, images, labels)
+    exact = boundary_distance(net, images, labels)
+    assert found.success.all()
+    assert (found.distance / exact).min() > 1 - 1e-9
+    assert (found.distance / exact).mean() < 1.01
+
+
+def test_confidence_pushes_past_the_boundary():
+    net, images = linear(3, seed=1), 0.4 + 0.2 * pictures(16, seed=2)
+    labels = net.predict(images).labels
+    sure = CarliniWagner(steps=200, binary_search_steps=6, learning_rate=0.02, confidence=1.0)(net, images, labels)
+    assert (margin(net(sure.images[sure.success]), labels[sure.success]) >= 1 - 1e-6).all() and sure.success.all()
+
+
+def test_adam_is_that_of_torch():
+    from odefend.attacks.carlini_wagner import _Adam
+
+    w = torch.randn(3, 1, 2, 2, dtype=torch.float64)
+    theirs = w.clone().requires_grad_(True)
+    optimizer, ours = torch.optim.Adam([theirs], lr=0.1), _Adam(w, 0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (theirs**4).sum().backward()
+        optimizer.step()
+        ours.step(4 * ours.w**3)
+    torch.testing.assert_close(ours.w, theirs.detach())
+
+
+def test_a_source_supplies_gradients_and_the_judge_decides(oon, res, test_digits):
+    some = test_digits[:20]
+    attack = PGD(0.3, steps=5, early_stop=False)
+    transferred = attack(oon, some.images, some.labels, source=res, ids=some.ids)
+    assert torch.equal(
+        transferred.success,
+        oon.predict(some.images).correct(some.labels) & oon.predict(transferred.images).fooled(some.labels),
+    )
+    assert (transferred.forward_calls > attack(oon, some.images, some.labels, ids=some.ids).forward_calls).all()
+    # A source that knows nothing of the judge: gradients of a constant are zero, counted, and break nothing.
+    blind = Linear(torch.zeros(10, 64), torch.zeros(10)).eval()
+    found = FGSM(0.3)(oon, some.images, some.labels, source=blind)
+    assert torch.equal(found.images, some.images)
+    assert torch.equal(found.zero_gradients, found.gradient_calls)
+
+
+def test_abstentions_are_not_successes(test_digits, oon):
+    some = test_digits[:16]
+    stuck = oon.at(1e-6, max_steps=2)
+    found = PGD(0.3, steps=2)(stuck, some.images, some.labels)
+    assert found.initially_wrong.all() and not found.success.any()
+    assert (found.status == Status.MAX_STEPS).all()
+
+
+def test_an_attack_may_drive_the_judge_into_abstention_without_profit(oon, test_digits):
+    """With few solver steps allowed, candidates that exhaust them do not count as broken."""
+    some = test_digits[:16]
+    nfe = oon.predict(some.images).nfe
+    tight = oon.at(max_steps=int((nfe.max() - 2) // 6))
+    found = PGD(0.5, steps=5, early_stop=False)(tight, some.images, some.labels)
+    assert not (found.success & (found.status != Status.SUCCESS)).any()
+
+
+def test_losses_are_right_for_two_classes():
+    logits, labels = torch.tensor([[1.0, 3.0], [2.0, -1.0]]), torch.tensor([0, 0])
+    assert margin(logits, labels).tolist() == [2.0, -3.0]
+    assert torch.allclose(
+        cross_entropy(logits, labels), torch.tensor([math.log1p(math.exp(2)), math.log1p(math.exp(-3))])
+    )
+
+
+def test_an_empty_batch():
+    net = linear()
+    found = PGD(0.1)(net, torch.zeros(0, 1, 8, 8, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
+    assert len(found.success) == 0
+
+
+def test_wrong_use(oon, test_digits):
+    some = test_digits[:4]
+    attack = FGSM(0.1)
+    with pytest.raises(InvalidInput, match=r"values in \[0, 1\]"):
+        attack(oon, some.images * 255, some.labels)
+    with pytest.raises(InvalidInput, match="expected 4 class indices"):
+        attack(oon, some.images, some.labels[:2])
+    with pytest.raises(InvalidInput, match=r"0\.\.9"):
+        attack(oon, some.images, some.labels + 10)
+    with pytest.raises(InvalidInput, match="different ones"):
+        attack(oon, some.images, some.labels, ids=["a"] * 4)
+    with pytest.raises(InvalidInput, match="training mode"):
+        attack(small_ode_net(classes=10, dtype=torch.float32).train(), some.images, some.labels)
+    for wrong in (
+        lambda: PGD(-0.1),
+        lambda: PGD(0.1, steps=0),
+        lambda: BIM(0.1, step_size=0.0),
+        lambda: CarliniWagner(steps=0),
+        lambda: CarliniWagner(confidence=-1.0),
+        lambda: PGD(0.1, restarts=0),
+        lambda: PGD(math.nan),
+    ):
+        with pytest.raises(InvalidInput, match="expected a"):
+            wrong()

@@ -1,0 +1,268 @@
+"""The ledger, the units, the controls and the doubts: rows in, rows out, nothing lost."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from odefend import intervals
+from odefend.attacks import FGSM, PGD, CarliniWagner
+from odefend.defenses import InputNoise, LogUniform, RandomTolerance
+from odefend.detectors import ToleranceVote
+from odefend.errors import OutputError
+from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Slice, View, controls, detection, doubts
+
+ODE, RES = View("digits-oon", 1e-3), View("digits-res")
+SOME = Slice("digits", "test", 0, 20)
+CRAFT = Craft("try", PGD(0.15, steps=3), ODE, SOME)
+CONDITIONS = (
+    Condition(1e-3),
+    Condition(1.0, scale=1.1),
+    Condition(1e-3, sigma=0.1, draw=2),
+    Condition(1e-3, random=LogUniform(1e-4, 1.0), draw=1),
+)
+JUDGE = Judge("try", ODE, SOME, CONDITIONS, CRAFT)
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    ledger = Ledger(tmp_path_factory.mktemp("ledger"))
+    CRAFT.run(ledger)
+    JUDGE.run(ledger)
+    return ledger
+
+
+def test_crafted_rows_say_what_the_attack_found(ledger, oon, test_digits):
+    rows, some = ledger.read("crafted"), test_digits[:20]
+    found = CRAFT.attack(oon, some.images, some.labels, ids=some.ids)
+    assert rows["image"].to_list() == list(some.ids)
+    assert rows["success"].to_list() == found.success.tolist() and found.success.any()
+    assert torch.equal(ledger.read_images(CRAFT.key), found.images)
+    assert rows["distance"].to_numpy() == pytest.approx(found.distance.numpy())
+    assert rows["l2"].to_numpy() == pytest.approx(torch.sqrt(20 * 0 + rows["mse"].to_torch() * 64).numpy(), rel=1e-5)
+    row = rows.row(0, named=True)
+    assert (row["attack"], row["norm"], row["epsilon"], row["rtol"], row["source_rtol"]) == (
+        "PGD",
+        "linf",
+        0.15,
+        1e-3,
+        1e-3,
+    )
+    assert (row["gradient"], row["end"], row["coupling"], row["precision"]) == (
+        "unrolled",
+        "interpolate",
+        "sample",
+        "float32",
+    )
+    assert len(row["history"]) == 4
+
+
+def test_judged_rows_are_what_the_net_says(ledger, oon, test_digits):
+    rows, some = ledger.read("judged"), test_digits[:20]
+    adversarial = ledger.read_images(CRAFT.key)
+    expected = {
+        0: oon.predict(adversarial),
+        1: oon.at(1.0).predict((some.images + 1.1 * (adversarial - some.images)).clamp(0, 1)),
+        2: oon.predict(InputNoise(0.1).add(adversarial, some.ids, 2)),
+        3: RandomTolerance(LogUniform(1e-4, 1.0))(oon).draw(some.ids, 1).predict(adversarial),
+    }
+    for number, prediction in expected.items():
+        part = rows.slice(20 * number, 20)
+        assert part["image"].to_list() == list(some.ids)
+        assert part["prediction"].to_list() == prediction.labels.tolist()
+        assert part["nfe"].to_list() == prediction.nfe.tolist()
+        assert part["correct"].to_list() == prediction.correct(some.labels).tolist()
+        assert part["margin"].to_numpy() == pytest.approx(prediction.margin.detach().numpy(), abs=1e-4)
+        assert part["attack_success"].to_list() == ledger.read("crafted")["success"].to_list()
+    assert rows["defense"].unique(maintain_order=True).to_list() == ["tolerance", "noise", "random tolerance"]
+
+
+def test_a_net_without_solver_has_no_tolerance_in_its_rows(tmp_path):
+    ledger = Ledger(tmp_path)
+    Judge("try", RES, SOME, (Condition(),)).run(ledger)
+    rows = ledger.read("judged")
+    assert rows["rtol"].null_count() == rows["gradient"].null_count() == 20 and rows["nfe"].sum() == 0
+
+
+def test_keys_change_with_everything_that_changes_rows():
+    variants = [
+        replace(CRAFT, attack=PGD(0.15, steps=4)),
+        replace(CRAFT, view=View("digits-oon", 1e-2)),
+        replace(CRAFT, seed=1),
+        replace(CRAFT, images=Slice("digits", "test", 1, 21)),
+        replace(CRAFT, source=RES),
+        replace(CRAFT, view=RES),
+        replace(CRAFT, view=View("digits-oon", 1e-3, "exact")),
+        replace(CRAFT, experiment="other"),
+    ]
+    assert len({CRAFT.key, *(unit.key for unit in variants)}) == len(variants) + 1
+    others = [
+        replace(JUDGE, crafted=variants[0]),
+        replace(JUDGE, crafted=None),
+        replace(JUDGE, conditions=CONDITIONS[:2]),
+        replace(JUDGE, seed=1),
+    ]
+    assert len({JUDGE.key, *(unit.key for unit in others)}) == len(others) + 1
+    assert replace(CRAFT).key == CRAFT.key
+
+
+def test_shards_and_order_do_not_change_rows(tmp_path):
+    whole, parts = Ledger(tmp_path / "whole"), Ledger(tmp_path / "parts")
+    CRAFT.run(whole)
+    for start in (10, 0):
+        replace(CRAFT, images=Slice("digits", "test", start, start + 10)).run(parts)
+    drop = ["key", "position", "batch", "data_digest"]
+    assert whole.read("crafted").drop(drop).sort("image").equals(parts.read("crafted").drop(drop).sort("image"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_runner_does_what_is_missing_and_no_more(workers, tmp_path, ledger):
+    heard = []
+    with Runner(tmp_path, workers) as runner:
+        runner.run([(JUDGE, 1.0), (CRAFT, 2.0)], heard.append)
+    done = runner.ledger
+    assert heard[-1] == pytest.approx(3.0) and heard == sorted(heard)
+    for table in ("crafted", "judged"):
+        assert done.read(table).equals(ledger.read(table))
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    with Runner(tmp_path, 1) as runner:
+        runner.run([(JUDGE, 1.0), (CRAFT, 2.0)], heard.append)
+    assert heard[-1] == 3.0 and times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+
+
+def test_an_error_in_a_worker_reaches_the_user(tmp_path):
+    wrong = Craft("try", PGD(0.1), View("digits-oom"), SOME)
+    with pytest.raises(Exception, match="Did you mean 'digits-oon'"), Runner(tmp_path, 1) as runner:
+        runner.run([(wrong, 1.0)], print)
+
+
+def test_damaged_and_foreign_shards_are_named(tmp_path):
+    ledger = Ledger(tmp_path)
+    FGSM_UNIT.run(ledger)
+    path = tmp_path / "crafted" / f"{FGSM_UNIT.key}.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(OutputError, match=f"{FGSM_UNIT.key}.*damaged"):
+        ledger.read("crafted")
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+    with pytest.raises(OutputError, match="another version"):
+        ledger.read("crafted")
+    with pytest.raises(OutputError, match="missing or damaged"):
+        ledger.read_images("none")
+    with pytest.raises(ValueError, match="no such columns"):
+        ledger.write("crafted", "x", {"colour": ["red"]})
+
+
+FGSM_UNIT = Craft("try", FGSM(0.1), RES, SOME)
+
+
+def test_doses_and_matched_noise():
+    images = [f"i{i}" for i in range(4)]
+
+    def rows(defense, rtol, sigma, margins):
+        return pl.DataFrame({"image": images, "defense": defense, "rtol": rtol, "sigma": sigma, "true_margin": margins})
+
+    judged = pl.concat(
+        [
+            rows("tolerance", 1e-3, 0.0, [1.0, 2.0, 3.0, 4.0]),
+            rows("tolerance", 1.0, 0.0, [1.3, 1.7, 3.3, 3.7]),
+            rows("noise", 1e-3, 0.01, [1.1, 1.9, 3.1, 3.9]),
+            rows("noise", 1e-3, 0.1, [2.0, 1.0, 4.0, 3.0]),
+        ]
+    )
+    by_tolerance, by_sigma = controls.doses(judged, 1e-3)
+    assert by_tolerance == pytest.approx({1e-3: 0.0, 1.0: 0.3})
+    assert by_sigma == pytest.approx({0.01: 0.1, 0.1: 1.0})
+    assert controls.matched_sigma(1.0, by_sigma) == pytest.approx(0.1)
+    assert controls.matched_sigma(10**-0.5, by_sigma) == pytest.approx(10**-1.5)
+    assert controls.matched_sigma(0.05, by_sigma) == pytest.approx(0.005)
+    assert controls.matched_sigma(9.0, by_sigma) == pytest.approx(0.1)
+
+
+def test_s50():
+    assert controls.half_recovery({1.0: 0.4, 1.1: 0.3, 1.2: 0.1}) == pytest.approx(1.15)
+    assert controls.half_recovery({1.0: 0.4, 1.1: 0.3}) == math.inf
+    assert controls.half_recovery({0.9: 1.0, 1.0: 0.0, 1.1: 0.0}) == 1.0
+
+
+def crafted(success, wrong=None, history=None, calls=10, zero=0):
+    n = len(success)
+    return pl.DataFrame(
+        {
+            "image": [f"i{i}" for i in range(n)],
+            "success": success,
+            "initially_wrong": wrong or [False] * n,
+            "history": history or [[math.inf, 1.0]] * n,
+            "gradient_calls": [calls] * n,
+            "zero_gradients": [zero] * n,
+        },
+        schema_overrides={"history": pl.List(pl.Float64)},
+    )
+
+
+def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
+    yes, no = crafted([True] * 50), crafted([False] * 50)
+    half = crafted([True] * 25 + [False] * 25)
+    assert doubts.unbounded(half).verdict == "red" and doubts.unbounded(yes).verdict == "clear"
+    assert doubts.unbounded(crafted([False, True], wrong=[True, False])).verdict == "clear"
+    assert doubts.larger_epsilon({0.1: yes, 0.2: half}).verdict == "red"
+    assert doubts.larger_epsilon({0.1: half, 0.2: yes}).verdict == "clear"
+    assert doubts.more_steps(no, half).verdict == "red" and doubts.more_steps(half, half).verdict == "clear"
+    assert doubts.gradients(crafted([True] * 4, zero=5)).verdict == "red" and doubts.gradients(yes).verdict == "clear"
+    assert doubts.transfer(half, yes, "x").verdict == "red" and doubts.transfer(yes, half, "x").verdict == "clear"
+    assert doubts.gradient_mode(half, yes).verdict == "red" and doubts.gradient_mode(yes, yes).verdict == "clear"
+    settled, late = crafted([True] * 5, history=[[2.0, 1.99]] * 5), crafted([True] * 5, history=[[2.0, 1.5]] * 5)
+    assert doubts.converged(settled).verdict == "clear" and doubts.converged(late).verdict == "red"
+    assert doubts.converged(yes).verdict == "red", "an image that falls in the last round shows a search cut short"
+    assert doubts.converged(no).verdict == "unknown"
+    judged = pl.DataFrame(
+        {"attack_success": [True] * 4, "scale": [0.95] * 4, "correct": [False] * 4, "status": [0, 0, 0, 1]}
+    )
+    assert doubts.slack(judged).verdict == "red" and doubts.solver_failures(judged).verdict == "red"
+    assert doubts.slack(judged.with_columns(correct=True)).verdict == "clear"
+    assert doubts.any_red([doubts.converged(no)]) and not doubts.any_red([doubts.converged(settled)])
+
+
+def test_scored_votes_are_those_of_the_detector(tmp_path, oon, test_digits):
+    ledger = Ledger(tmp_path)
+    draws = tuple(Condition(1e-3, random=LogUniform(), draw=draw) for draw in range(5))
+    Judge("tolerance vote", ODE, SOME, draws).run(ledger)
+    detection.score(ledger)
+    rows = ledger.read("scored").filter(pl.col("detector") == "tolerance vote, V = 5").sort("image")
+    some = test_digits[:20]
+    expected = dict(zip(some.ids, ToleranceVote(oon, votes=5).score(some.images, some.ids).tolist(), strict=True))
+    assert dict(zip(rows["image"].to_list(), rows["score"].to_list(), strict=True)) == expected
+
+
+def test_detection_by_hand():
+    clean, attacked = np.array([0.0, 0, 0, 0, 0, 0, 0, 0, 0, 3.0]), np.array([0.0, 2.0, 4.0, 5.0])
+    scored = pl.DataFrame(
+        {"detector": "d", "kind": ["clean"] * 10 + ["adversarial"] * 4, "scale": 1.0, "score": [*clean, *attacked]}
+    )
+    found = detection.detection(scored, "d", 1.0, false_alarms=0.1)
+    wins = sum((a > c) + 0.5 * (a == c) for a in attacked for c in clean) / 40
+    assert found.area.value == pytest.approx(wins) and found.area.low <= wins <= found.area.high
+    assert found.false_alarms == 0.1 and found.caught.value == 0.75
+    assert detection.detection(scored, "d", 1.0, false_alarms=0.05).caught.value == 0.5
+    x, y = detection.acceptance(clean, attacked)
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1) and ((x >= 0.25) | (y == 0)).all()
+    assert not detection.detection(scored, "d", 1.1).area.n
+
+
+def test_intervals():
+    assert intervals.rate(0, 0).percent == "no data"
+    wilson = intervals.rate(9, 10)
+    assert (wilson.low, wilson.high) == pytest.approx((0.5958, 0.9821), abs=1e-3)
+    normal = intervals.mean(np.random.default_rng(0).normal(size=400))
+    assert normal.low < 0.1 and normal.high > -0.1 and 0.15 < normal.high - normal.low < 0.25
+    assert intervals.auroc(np.zeros(9), np.ones(9)).value == 1 and intervals.auroc(np.ones(5), np.ones(5)).value == 0.5
+
+
+def test_a_minimum_norm_attack_that_fails_is_recorded_as_infinitely_far(tmp_path):
+    ledger = Ledger(tmp_path)
+    Craft("try", CarliniWagner(steps=1, binary_search_steps=1), RES, SOME).run(ledger)
+    rows = ledger.read("crafted").filter(~pl.col("initially_wrong"))
+    assert not rows["success"].any() and rows["distance"].is_infinite().all() and (rows["l2"] == 0).all()

@@ -1,0 +1,154 @@
+"""The papers' nets, views of them, and checkpoints that are never unpickled."""
+
+import json
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import pictures, small_ode_net
+
+import odefend
+from odefend.errors import CheckpointError, InvalidInput, UnknownName
+from odefend.intervals import rate
+from odefend.models import MODELS, count_parameters, save
+from odefend.models.layers import TimeConv
+
+PUBLISHED = {
+    ("res", 1, 64): 601_482,
+    ("mix", 1, 64): 232_970,
+    ("oon", 1, 64): 77_258,
+    ("res", 3, 256): 7_921_290,
+    ("mix", 3, 256): 2_023_562,
+    ("oon", 3, 256): 1_201_930,
+}
+
+
+@pytest.mark.parametrize(("name", "channels", "width"), PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name, channels, width):
+    assert count_parameters(MODELS[name](in_channels=channels, width=width)) == PUBLISHED[name, channels, width]
+
+
+@pytest.mark.parametrize(("name", "size", "state"), [("oon", 28, 14), ("oon", 32, 16), ("mix", 28, 7), ("mix", 32, 8)])
+def test_the_state_has_the_published_size(name, size, state):
+    net = MODELS[name](in_channels=1, width=32).eval()
+    assert isinstance(net, odefend.ODENet)
+    assert net.stem(torch.rand(1, 1, size, size)).shape == (1, 32, state, state)
+    assert net(torch.rand(1, 1, size, size)).shape == (1, 10)
+
+
+def test_time_convolution_equals_the_concatenation():
+    torch.manual_seed(0)
+    conv, x, t = TimeConv(5).double(), torch.randn(4, 5, 6, 6).double(), torch.rand(4).double()
+    clock = t.view(-1, 1, 1, 1).expand(4, 1, 6, 6)
+    expected = F.conv2d(torch.cat([clock, x], 1), conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(t, x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_view_shares_weights_and_leaks_nowhere():
+    net, images = small_ode_net(), pictures(6)
+    loose = net.at(1.0)
+    assert net.settings.tolerance == 1e-3 and loose.settings.tolerance == 1.0
+    assert loose.field is net.field
+    assert (loose.predict(images).nfe < net.predict(images).nfe).any()
+    assert loose.at(end="clip").settings.tolerance == 1.0
+
+
+def test_one_tolerance_per_image_follows_rows():
+    net, images = small_ode_net(), pictures(4)
+    each = torch.tensor([1e-6, 1e-1, 1e-4, 1e-2], dtype=torch.float64)
+    together = net.at(each).predict(images)
+    index = torch.tensor([2, 0])
+    part = net.at(each).rows(index).predict(images[index])
+    torch.testing.assert_close(part.logits, together.logits[index], rtol=1e-10, atol=1e-12)
+    for i, tolerance in enumerate(each.tolist()):
+        assert net.at(tolerance).predict(images[i : i + 1]).nfe[0] == together.nfe[i]
+    with pytest.raises(InvalidInput, match="one per sample"):
+        net.at(each).predict(images[:3])
+
+
+def test_an_unanswered_image_is_neither_right_nor_fooled():
+    net = small_ode_net().at(1e-6, max_steps=1)
+    prediction = net.predict(pictures(3))
+    assert not prediction.answered.any()
+    for label in range(3):
+        labels = torch.full((3,), label)
+        assert not prediction.correct(labels).any() and not prediction.fooled(labels).any()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(2, 3, 8, 8), r"expected shape \(N, 1, height, width\)"),
+        (torch.rand(8, 8), "batch axis"),
+        (torch.rand(2, 1, 8, 8) * 255, "divided by 255"),
+        (torch.rand(2, 1, 8, 8) - 0.5, r"values in \[0, 1\]"),
+        (torch.full((2, 1, 8, 8), torch.nan), r"values in \[0, 1\]"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "floating-point"),
+    ],
+)
+def test_wrong_images_are_refused(images, message, oon):
+    with pytest.raises(InvalidInput, match=message):
+        oon.predict(images)
+
+
+def test_wrong_width_and_names_are_refused():
+    with pytest.raises(InvalidInput, match="multiple of 32"):
+        MODELS["oon"](width=40)
+    with pytest.raises(UnknownName, match="Did you mean 'digits-oon'"):
+        odefend.load("digit-oon")
+    with pytest.raises(InvalidInput, match="tolerance"):
+        small_ode_net().at(0.0)
+
+
+@pytest.mark.parametrize("name", ["digits-oon", "digits-res"])
+def test_the_packaged_nets_are_what_their_cards_say(name, test_digits):
+    net = odefend.load(name)
+    right = int(net.predict(test_digits.images).correct(test_digits.labels).sum())
+    measured = net.card.test_accuracy
+    assert (measured.successes, measured.images) == (right, len(test_digits))
+    interval = rate(right, len(test_digits))
+    assert (measured.low, measured.high) == pytest.approx((interval.low, interval.high))
+    assert measured.rate >= 0.97
+    assert net.card.data_digest == odefend.digits("train").digest
+    assert not net.training
+
+
+def test_save_and_load_give_equal_logits(tmp_path, oon, test_digits):
+    path = save(oon, oon.card, tmp_path / "copy")
+    again = odefend.load(path)
+    assert torch.equal(again(test_digits[:20].images), oon(test_digits[:20].images))
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path, oon):
+    path = save(oon, oon.card, tmp_path / "net")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        odefend.load(path)
+    card = tmp_path / "net.json"
+    for text, message in (
+        ("{}", "not a card"),
+        ("no json", "not a card"),
+        (json.dumps({"format": 1, "name": 3}), "not a card"),
+    ):
+        card.write_text(text)
+        with pytest.raises(CheckpointError, match=message):
+            odefend.load(path)
+    card.unlink()
+    with pytest.raises(CheckpointError, match="no such card"):
+        odefend.load(path)
+    (tmp_path / "evil.json").write_text(oon.card.model_dump_json())
+    (tmp_path / "evil.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        odefend.load(tmp_path / "evil.safetensors")
+
+
+def test_a_card_of_another_model_is_refused(tmp_path, oon):
+    path = save(oon, oon.card.model_copy(update={"model": "oon-matched"}), tmp_path / "net")
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        odefend.load(path)
+    path = save(oon, oon.card.model_copy(update={"model": "resnet50"}), tmp_path / "net")
+    with pytest.raises(UnknownName, match="unknown model"):
+        odefend.load(path)

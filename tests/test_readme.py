@@ -1,0 +1,40 @@
+"""What the README shows is run."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from odefend.evaluation import Ledger
+from odefend.studies.demo_report import Rows
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    exec(compile(example, "README.md", "exec"), {})
+    assert "tolerance" in capsys.readouterr().out
+
+
+def test_its_commands_are_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for command in set(re.findall(r"make (\w[\w-]*)", README)):
+        assert re.search(rf"^{command}:", makefile, re.M), command
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_its_table_and_figure_are_made_of_the_committed_rows():
+    spec = importlib.util.spec_from_file_location("figures_script", ROOT / "docs" / "figures.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rows = Rows(Ledger(ROOT / "results" / "demo"))
+    assert script.filled(README, rows) == README
+    assert "| --- |" in script.block(rows)
+    assert (ROOT / "docs" / "tolerance.svg").read_text() == script.figure(rows)

@@ -1,0 +1,38 @@
+"""Toy nets with known answers."""
+
+import torch
+from torch import nn
+
+from odefend.models import Classifier, ODENet, Prediction
+from odefend.models.classifier import no_work
+from odefend.models.layers import ODEField, convolution_stem, pooling_head
+from odefend.tensors import Images
+
+
+class Linear(Classifier):
+    """Logits are a linear function of the pixels, so distances to the decision boundary are known."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, channels: int = 1) -> None:
+        super().__init__(channels, len(weight))
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def classify(self, images: Images) -> Prediction:
+        return no_work(images.flatten(1) @ self.weight.T + self.bias)
+
+
+def small_ode_net(width: int = 8, classes: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> ODENet:
+    """An untrained ODE net whose solves differ from image to image."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = ODENet(
+            convolution_stem(1, width), ODEField(width), pooling_head(width, classes), in_channels=1, classes=classes
+        )
+    return net.to(dtype).eval()
+
+
+def pictures(count: int, size: int = 8, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.Tensor:
+    """Images of quite different contrast."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand((count, 1, size, size), generator=generator, dtype=torch.float64)
+    contrast = torch.linspace(0.05, 1, count, dtype=torch.float64).view(-1, 1, 1, 1)
+    return (images * contrast).to(dtype)
