@@ -18,7 +18,6 @@ from odefend.report import Table
 from odefend.studies import demo, demo_report
 from odefend.training import read_recipe, train
 
-
 WIDE = 170
 
 
