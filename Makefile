@@ -10,7 +10,7 @@ demo: $(VENV)/ready
 	$(BIN)/odefend demo --out $(OUT)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
