@@ -42,10 +42,16 @@ def rate(successes: int, trials: int) -> Interval:
 
 
 def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
-    """A mean with its percentile bootstrap interval."""
+    """A mean of numbers with its percentile bootstrap interval.
+
+    Where all numbers are equal a bootstrap would claim certainty: then the interval is that of a rate in as many trials,
+    if they are all 0 or all 1, and otherwise has no width.
+    """
     values = np.asarray(values, dtype=float)
     if not len(values):
         return NO_DATA
+    if len(set(values.tolist())) == 1 and values[0] in (0.0, 1.0):
+        return rate(len(values) * int(values[0]), len(values))
     picks = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), len(values))

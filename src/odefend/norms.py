@@ -80,8 +80,11 @@ class EuclideanNorm:
 
     def steepest(self, gradient: Images) -> Images:
         """The gradient divided by its norm."""
-        size = self.size(gradient).view(-1, 1, 1, 1)
-        return gradient / torch.where(size > 0, size, 1)
+        # Scaled by its largest element first, or the squares of a tiny gradient would vanish.
+        largest = gradient.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+        scaled = gradient / torch.where(largest > 0, largest, 1)
+        size = self.size(scaled).view(-1, 1, 1, 1)
+        return scaled / torch.where(size > 0, size, 1)
 
     def project(self, delta: Images, epsilon: float) -> Images:
         """Scaled down where it is longer than `epsilon`."""

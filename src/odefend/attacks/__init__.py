@@ -1,6 +1,5 @@
 """Attacks. `ATTACKS` maps an attack's name to its class."""
 
-from odefend.attacks.base import BATCH as BATCH
 from odefend.attacks.base import Adversarial as Adversarial
 from odefend.attacks.base import Attack as Attack
 from odefend.attacks.carlini_wagner import CarliniWagner as CarliniWagner

@@ -92,14 +92,16 @@ class Problem:
     def predict(self, rows: Index, images: Images) -> Prediction:
         """What the judge says of candidates for the images at `rows`."""
         self.forward_calls[rows] += 1
-        parts = [self.judge.rows(padded).predict(batch).first(size) for padded, batch, size in _batches(rows, images)]
+        parts = [
+            self.judge.rows(padded).predict(batch).first(size) for padded, batch, size in padded_batches(rows, images)
+        ]
         return join(parts)
 
     def gradient(self, rows: Index, images: Images, loss: Loss) -> tuple[Images, Prediction]:
         """The gradient of each image's loss by the source, and the source's prediction."""
         self.gradient_calls[rows] += 1
         gradients, parts = [], []
-        for padded, batch, size in _batches(rows, images):
+        for padded, batch, size in padded_batches(rows, images):
             batch = batch.detach().requires_grad_(True)
             with torch.enable_grad():
                 prediction = self.source.rows(padded).predict(batch)
@@ -114,13 +116,8 @@ class Problem:
         self.zero_gradients[rows] += (~healthy).long()
         return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), join(parts)
 
-    def fooled(self, rows: Index, images: Images, seen: Prediction) -> Mask:
-        """Whether candidates fool the judge; `seen` is the source's prediction of them, enough where it is the judge."""
-        prediction = seen if self.one_net else self.predict(rows, images)
-        return prediction.fooled(self.labels[rows])
 
-
-def _batches(rows: Index, images: Images) -> list[tuple[Tensor, Tensor, int]]:
+def padded_batches(rows: Index, images: Images) -> list[tuple[Tensor, Tensor, int]]:
     """(rows, images, real size) in batches of at most BATCH, each of at least PADDED_ROWS by repetition."""
     found = []
     for some, batch in zip(rows.split(BATCH), images.split(BATCH), strict=True):
@@ -246,7 +243,8 @@ def _check(
     if ids is not None and len(set(ids)) != len(images):
         raise InvalidInput(f"ids: expected {len(images)} different ones, got {len(set(ids))}.")
     for net in (classifier, source):
-        if net is not None and net.training:
+        # Views share their parts, so the top module's own flag does not tell.
+        if net is not None and any(module.training for module in net.modules()):
             raise InvalidInput("the net is in training mode, in which dropout makes it random. Call net.eval() first.")
 
 

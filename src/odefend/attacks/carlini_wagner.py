@@ -75,7 +75,9 @@ class CarliniWagner(Attack):
             x = _box(w)
             gradient, seen = problem.gradient(rows[active], x, margin)
             gain = margin(seen.logits, problem.labels[rows[active]])
-            fooled = problem.fooled(rows[active], x, seen) & (gain >= self.confidence)
+            judged = seen if problem.one_net else problem.predict(rows[active], x)
+            labels = problem.labels[rows[active]]
+            fooled = judged.fooled(labels) & (margin(judged.logits, labels) >= self.confidence)
             search.keep(active[fooled], x[fooled])
             found[active[fooled]] = True
             problem.progress.advance(number * self.steps + step)

@@ -45,7 +45,7 @@ class FGSM(BallAttack):
     """One step of full length along the gradient of the cross-entropy."""
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        return _climb(problem, rows, self, problem.images[rows], steps=1, step_size=self.epsilon, early_stop=False)
+        return _from_clean(problem, rows, self, steps=1, step_size=self.epsilon, early_stop=False)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BIM(BallAttack):
         _check_steps(self.steps, self.step_size)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        return _climb(problem, rows, self, problem.images[rows], self.steps, _size(self), self.early_stop)
+        return _from_clean(problem, rows, self, self.steps, _size(self), self.early_stop)
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,15 @@ class PGD(BallAttack):
         check_positive(restarts=self.restarts)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        found = problem.images[rows].clone()
+        best = _Best(self, problem, rows)
         left = torch.arange(len(rows), device=rows.device)
         for restart in range(self.restarts):
             start = self.random_start(problem, rows[left], restart)
-            found[left] = _climb(problem, rows[left], self, start, self.steps, _size(self), self.early_stop)
-            if restart + 1 < self.restarts:
-                broken = problem.predict(rows[left], found[left]).fooled(problem.labels[rows[left]])
-                left = left[~broken]
+            _climb(problem, best, left, start, self.steps, _size(self), self.early_stop)
+            left = left[~best.broken[left]]
             if not len(left):
                 break
-        return found
+        return best.images
 
     def random_start(self, problem: Problem, rows: Index, restart: int) -> Images:
         """A random point of each image's ball, clipped to [0, 1]."""
@@ -119,9 +117,10 @@ def _size(attack: BIM | PGD) -> float:
 class _Best:
     """Each image's candidate of the largest margin so far, by the judge, and which images are broken."""
 
-    def __init__(self, attack: BallAttack, problem: Problem, rows: Index, start: Images) -> None:
+    def __init__(self, attack: BallAttack, problem: Problem, rows: Index) -> None:
         self.attack, self.problem, self.rows = attack, problem, rows
-        self.images, self.margin = start.clone(), start.new_full((len(rows),), -torch.inf)
+        self.images = problem.images[rows].clone()
+        self.margin = self.images.new_full((len(rows),), -torch.inf)
         self.broken = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.distance = torch.full_like(self.margin, torch.inf)
 
@@ -139,12 +138,23 @@ class _Best:
         self.problem.remember(self.rows, self.distance)
 
 
-def _climb(
-    problem: Problem, rows: Index, attack: BallAttack, start: Images, steps: int, step_size: float, early_stop: bool
+def _from_clean(
+    problem: Problem, rows: Index, attack: BallAttack, steps: int, step_size: float, early_stop: bool
 ) -> Images:
-    """Projected steps uphill on the cross-entropy; each image's candidate of the largest margin, by the judge."""
-    clean, best = problem.images[rows], _Best(attack, problem, rows, start)
-    active, x = torch.arange(len(rows), device=rows.device), start
+    """One climb that starts at the clean images."""
+    best = _Best(attack, problem, rows)
+    _climb(
+        problem, best, torch.arange(len(rows), device=rows.device), problem.images[rows], steps, step_size, early_stop
+    )
+    return best.images
+
+
+def _climb(
+    problem: Problem, best: _Best, active: Index, start: Images, steps: int, step_size: float, early_stop: bool
+) -> None:
+    """Projected steps uphill on the cross-entropy from `start`, for the images at `active` among those of `best`."""
+    attack, rows, x = best.attack, best.rows, start
+    clean = problem.images[rows]
     problem.progress.stage(attack.name, steps)
     for step in range(steps):
         gradient, seen = problem.gradient(rows[active], x, cross_entropy)
@@ -155,6 +165,8 @@ def _climb(
         going = ~best.broken[active] if early_stop else torch.ones_like(active, dtype=torch.bool)
         active, x = active[going], moved[going]
         if not len(active):
-            return best.images
+            # As many entries as the others have, who may still be climbing in another batch.
+            for _ in range(steps - step):
+                problem.remember(rows, best.distance)
+            return
     best.note(active, x, problem.predict(rows[active], x))
-    return best.images

@@ -75,10 +75,15 @@ class Runner:
             self._pooled(todo, earlier, tell, self.pool)
 
     def _alone(self, todo: _Todo, spent: float, tell: Callable[[float], None]) -> None:
-        for unit, cost in _in_order(todo):
-            unit.run(self.ledger, _Share(lambda share, base=spent, cost=cost: tell(base + share * cost)))
-            spent += cost
-            tell(spent)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: the number of workers must not change a bit
+        try:
+            for unit, cost in _in_order(todo):
+                unit.run(self.ledger, _Share(lambda share, base=spent, cost=cost: tell(base + share * cost)))
+                spent += cost
+                tell(spent)
+        finally:
+            torch.set_num_threads(threads)
 
     def _pooled(self, todo: _Todo, earlier: float, tell: Callable[[float], None], pool: ProcessPoolExecutor) -> None:
         waiting, shares = _in_order(todo), dict[str, float]()
@@ -87,6 +92,8 @@ class Runner:
             for unit, _ in _ready(waiting, todo, shares):
                 running[pool.submit(_work, unit, self.ledger.folder)] = unit.key
                 waiting = [pair for pair in waiting if pair[0].key != unit.key]
+            if not running:
+                raise ValueError(f"nothing can run: {waiting[0][0]} needs a unit that is neither done nor asked for")
             done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             _hear(self.messages, shares)
             for future in done:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from odefend.attacks import BATCH, Attack
+from odefend.attacks import Attack
+from odefend.attacks.base import padded_batches
 from odefend.attacks.losses import margin
 from odefend.data import DATASETS, LabelledImages
 from odefend.defenses import InputNoise, LogUniform
@@ -255,11 +256,10 @@ class Judge:
         labels, parts = data.labels.repeat(times), []
         tolerances = torch.cat([self._tolerances(data, condition) for condition in self.conditions])
         progress.stage("judge", len(images))
-        for start in range(0, len(images), BATCH):
-            some = slice(start, start + BATCH)
-            judge = net.at(tolerances[some]) if isinstance(net, ODENet) else net
-            parts.append(judge.predict(images[some]))
-            progress.advance(start + len(images[some]))
+        for rows, batch, size in padded_batches(torch.arange(len(images)), images):
+            judge = net.at(tolerances[rows]) if isinstance(net, ODENet) else net
+            parts.append(judge.predict(batch).first(size))
+            progress.advance(int(rows[size - 1]) + 1)
         seen = join(parts)
         solved = listed(tolerances) if isinstance(net, ODENet) else [None] * len(images)
 

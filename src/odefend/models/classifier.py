@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,10 @@ class Classifier(nn.Module, ABC):
     def predict(self, images: Tensor) -> Prediction:
         """The prediction for each image. Raises InvalidInput for images of the wrong shape, type or range."""
         check_images(images, self.in_channels)
-        return self.classify(images)
+        said = self.classify(images)
+        # Logits that are not numbers are no answer, whatever the solver thought of its own part.
+        broken = ~torch.isfinite(said.logits).all(1) & said.answered
+        return replace(said, status=torch.where(broken, int(Status.NON_FINITE), said.status))
 
     def forward(self, images: Tensor) -> Logits:
         """The logits of `predict`."""

@@ -48,7 +48,8 @@ class ODENet(Classifier):
         return view
 
     def classify(self, images: Images) -> Prediction:
-        how, state = self.settings, self.stem(images)
+        # Under mixed precision only the field is computed in the lower one, never the state.
+        how, state = self.settings, self.stem(images).to(images.dtype)
         field = self.field.prepared(state) if isinstance(self.field, ODEField) else self.field
         solution = solve(
             field,

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from odefend.data import DATASETS, LabelledImages
 from odefend.errors import CheckpointError, OutputError
 from odefend.files import make_folder, write_atomically
-from odefend.models import MODELS, Classifier, save
+from odefend.models import MODELS, Classifier, ODENet, save
 from odefend.progress import Progress, Silent
 from odefend.rng import stream
 from odefend.training.card import make_card
@@ -44,14 +44,17 @@ def train(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Pat
     with torch.random.fork_rng():
         _seed(recipe, "weights")
         net = MODELS[recipe.model](**recipe.options)
+        if isinstance(net, ODENet):
+            net = net.at(recipe.tolerance)
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=recipe.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.peak_learning_rate, total_steps=recipe.epochs * batches
         )
         state = _State(net, optimizer, schedule)
         path = folder / f"{recipe.name}.state"
-        epoch, seconds = _resume(state, recipe, path)
+        # Before the state is read back: precision and device decide what the tensors in it become.
         module, optimizer = fabric.setup(net, optimizer)
+        epoch, seconds = _resume(state, recipe, path)
         progress.stage(f"train {recipe.name}", recipe.epochs)
         progress.advance(epoch)
         while epoch < recipe.epochs:
@@ -122,6 +125,11 @@ def _resume(state: _State, recipe: Recipe, path: Path) -> tuple[int, float]:
         # weights_only: a reader that can build tensors and plain containers, and execute nothing.
         content: dict[str, Any] = torch.load(path, weights_only=True)
         same = content["recipe"] == _fingerprint(recipe)
+        epoch, seconds = content["epoch"], content["seconds"]
+        if same:
+            state.net.load_state_dict(content["net"])
+            state.optimizer.load_state_dict(content["optimizer"])
+            state.schedule.load_state_dict(content["schedule"])
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}.") from error
     except Exception as error:
@@ -130,7 +138,4 @@ def _resume(state: _State, recipe: Recipe, path: Path) -> tuple[int, float]:
         raise CheckpointError(
             f"{path}: belongs to a training with other settings. Remove it to start again, or choose another folder."
         )
-    state.net.load_state_dict(content["net"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.schedule.load_state_dict(content["schedule"])
-    return content["epoch"], content["seconds"]
+    return epoch, seconds

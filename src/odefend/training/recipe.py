@@ -1,6 +1,7 @@
 """Recipes: everything that decides a training, as data that can be read, checked and hashed."""
 
 import tomllib
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="name of the trained net, as dataset-net")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the trained net, as dataset-net")
     model: str = Field(description="one of odefend.MODELS")
     options: dict[str, Any] = Field(default={}, description="arguments of the model, such as width")
     data: str = Field(description="one of odefend.DATASETS")
@@ -65,4 +66,8 @@ def read_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise unknown("model", recipe.model, MODELS)
     if recipe.data not in DATASETS:
         raise unknown("data set", recipe.data, DATASETS)
+    known = signature(MODELS[recipe.model]).parameters
+    for option in recipe.options:
+        if option not in known:
+            raise unknown(f"option of the model {recipe.model!r},", option, known)
     return recipe
