@@ -15,6 +15,15 @@ from odefend.studies import demo, demo_report
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "results" / "demo"
+COLUMNS = (
+    "tolerance",
+    "clean accuracy",
+    "C&W won back, s = 1",
+    "noise of equal dose (sigma)",
+    "noise wins back, s = 1",
+    "won back, s = 1.1",
+    "won back, s = 1.25",
+)
 
 
 def keep(folder: Path) -> None:
@@ -32,29 +41,22 @@ def figure(rows: demo_report.Rows) -> str:
 
 
 def block(rows: demo_report.Rows) -> str:
-    """The README's table."""
+    """The README's table, and what the report says of it."""
     table = tables.recovery(rows.judged, demo.ODE, demo.TOLERANCES, rows.sigmas, demo.ATTACKED_AT)
-    chosen = [
-        table.columns.index(name)
-        for name in (
-            "tolerance",
-            "clean accuracy",
-            "C&W won back, s = 1",
-            "noise wins back, s = 1",
-            "won back, s = 1.1",
-            "won back, s = 1.25",
-        )
-    ]
+    chosen = [table.columns.index(name) for name in COLUMNS]
     lines = [[line[i] for i in chosen] for line in (table.columns, *table.rows)]
     lines.insert(1, ["---"] * len(chosen))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([*text, "", "What the report says:", "", *(f"- {lesson}" for lesson in demo_report.lessons(rows))])
 
 
 def filled(readme: str, rows: demo_report.Rows) -> str:
-    """The README with its table made anew."""
-    return re.sub(
-        r"(<!-- rows -->\n).*?(\n<!-- end of rows -->)", lambda m: m[1] + block(rows) + m[2], readme, flags=re.S
-    )
+    """The README with what is generated in it made anew."""
+    pattern = r"(<!-- rows -->\n).*?(<!-- end of rows -->)"
+    text, count = re.subn(pattern, lambda m: f"{m[1]}{block(rows)}\n{m[2]}", readme, flags=re.S)
+    if count != 1:
+        raise ValueError(f"README.md: expected one pair of markers for rows, found {count}")
+    return text
 
 
 def main() -> None:

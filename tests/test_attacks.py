@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import Linear, pictures, small_ode_net
 
+import odefend
 from odefend.attacks import BIM, FGSM, PGD, CarliniWagner
 from odefend.attacks.losses import cross_entropy, margin
 from odefend.errors import InvalidInput
@@ -173,6 +174,40 @@ def test_a_source_supplies_gradients_and_the_judge_decides(oon, res, test_digits
     found = FGSM(0.3)(oon, some.images, some.labels, source=blind)
     assert torch.equal(found.images, some.images)
     assert torch.equal(found.zero_gradients, found.gradient_calls)
+
+
+def test_success_is_the_judges_whatever_the_source():
+    """A source that is harder to fool than the judge must not make the attack go farther than the judge asks for."""
+    judge, images = linear(2, seed=5), torch.full((16, 1, 8, 8), 0.5, dtype=torch.float64)
+    labels = judge.predict(images).labels
+    sign = 1.0 - 2.0 * labels.double()
+    assert (sign.abs() == 1).all()
+    hard = Linear(judge.weight.detach().clone(), torch.tensor([0.0, 0.0], dtype=torch.float64)).eval()
+    hard.weight.data *= 3
+    attack = CarliniWagner(steps=100, binary_search_steps=6, learning_rate=0.01, confidence=1.0)
+    own, other = attack(judge, images, labels), attack(judge, images, labels, source=hard)
+    assert own.success.all() and other.success.all()
+    for found in (own, other):
+        assert (margin(judge(found.images), labels) >= 1 - 1e-6).all()
+
+
+def test_more_restarts_never_end_with_less(oon, test_digits):
+    some = test_digits[:16]
+    gains = []
+    for restarts in (1, 3):
+        found = PGD(0.08, steps=2, restarts=restarts)(oon, some.images, some.labels, ids=some.ids)
+        gains.append(margin(oon(found.images), some.labels))
+    assert (gains[1] >= gains[0] - 1e-5).all() and (gains[1] > gains[0] + 1e-3).any()
+
+
+def test_the_contract_covers_every_attack():
+    assert {type(attack) for attack in ATTACKS} == set(odefend.ATTACKS.values())
+
+
+def test_a_tiny_gradient_has_a_direction():
+    gradient = torch.full((1, 1, 2, 2), 1e-30)
+    for norm in NORMS.values():
+        assert norm.size(norm.steepest(gradient)) == pytest.approx(1, rel=1e-5)
 
 
 def test_abstentions_are_not_successes(test_digits, oon):

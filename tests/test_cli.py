@@ -39,7 +39,7 @@ def test_help_teaches(arguments, words):
         (("train", "digit-oon"), "Did you mean 'digits-oon'"),
         (("train", "digits-oon", "--precision", "fp8"), "precision"),
         (("train", "digits-oon", "--epoch", "3"), "--epochs"),
-        (("report", "nowhere"), "holds no ledger"),
+        (("report", "nowhere"), "Name a folder"),
         (("demo", "--images", "1"), "--images"),
         (("dem",), "demo"),
     ],

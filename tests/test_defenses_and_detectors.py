@@ -20,7 +20,7 @@ def test_contract_of_a_defense(defense, oon, test_digits):
     assert torch.equal(whole.logits[4:21], part.logits)
     assert not torch.equal(whole.logits, oon.predict(some.images).logits)
     found = PGD(0.2, steps=3)(net, some.images, some.labels)
-    assert found.images.min() >= 0 and (found.success | ~found.success).all() and found.success.any()
+    assert found.images.min() >= 0 and found.images.max() <= 1 and found.success.any()
     assert set(DEFENSES.values()) == {RandomTolerance, InputNoise}
 
 

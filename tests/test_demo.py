@@ -2,12 +2,14 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
 from odefend.attacks import CarliniWagner
-from odefend.evaluation import Ledger
+from odefend.errors import OutputError
+from odefend.evaluation import Ledger, robustness
 from odefend.progress import Silent
 from odefend.report import figures, findings, tables
 from odefend.studies import demo, demo_report
@@ -79,8 +81,8 @@ def test_other_rows_give_other_numbers(rows):
     args = ("digits-oon", demo.TOLERANCES, rows.sigmas, demo.ATTACKED_AT)
     assert tables.recovery(flipped, *args).rows != tables.recovery(rows.judged, *args).rows
     assert (
-        tables.matrix(rows.crafted, flipped, demo.MATRIX).rows
-        != tables.matrix(rows.crafted, rows.judged, demo.MATRIX).rows
+        tables.matrix(rows.crafted, flipped, demo.MATRIX, "digits-oon", demo.EPSILON).rows
+        != tables.matrix(rows.crafted, rows.judged, demo.MATRIX, "digits-oon", demo.EPSILON).rows
     )
     assert figures.accuracy_by_tolerance(flipped, *args) != figures.accuracy_by_tolerance(rows.judged, *args)
     broken = rows.crafted.with_columns(success=~pl.col("success"))
@@ -121,27 +123,53 @@ def test_findings_take_the_side_that_the_rows_take(rows):
     judged = rows.judged.with_columns(
         correct=pl.when(pl.col("defense") == "noise").then(False).otherwise(pl.col("rtol") != demo.ATTACKED_AT)
     )
-    assert "significantly more than noise (each by its own 95 % interval) at" in findings.against_noise(
-        judged, "digits-oon", rows.sigmas
-    )
+    assert "significantly more than either noise at" in findings.against_noise(judged, "digits-oon", rows.sigmas)
     judged = rows.judged.with_columns(correct=pl.col("defense") == "noise")
-    assert "At no tolerance does it win back significantly more" in findings.against_noise(
-        judged, "digits-oon", rows.sigmas
-    )
+    assert "At no tolerance more than noise of its dose" in findings.against_noise(judged, "digits-oon", rows.sigmas)
     judged = rows.judged.with_columns(correct=pl.lit(True))
-    assert "cannot tell the tolerance from any other" in findings.against_noise(judged, "digits-oon", rows.sigmas)
+    assert "cannot tell the tolerance from noise" in findings.against_noise(judged, "digits-oon", rows.sigmas)
 
 
 def test_noise_is_matched_on_calibration_images_only(rows):
     calibration = rows.judged.filter(pl.col("experiment") == "doses")
     assert calibration["split"].unique().to_list() == ["calibration"]
-    assert set(calibration["image"]) & set(rows.judged.filter(pl.col("experiment") != "doses")["image"]) == set()
-    assert set(rows.judged.filter(pl.col("experiment") != "doses")["split"]) == {"test"}
+    tested = rows.judged.filter(pl.col("split") == "test")
+    assert set(calibration["image"]) & set(tested["image"]) == set()
+    held_out = rows.scored.filter(pl.col("kind") == "calibration")["image"]
+    assert set(held_out) == set(calibration["image"]), "thresholds are set on the same held-out images"
+    assert set(rows.scored.filter(pl.col("kind") != "calibration")["image"]) <= set(tested["image"])
 
 
 def test_votes_see_clean_and_attacked_images_under_the_same_draws(rows):
     ballots = rows.judged.filter((pl.col("experiment") == "tolerance vote") & (pl.col("scale") == 1.0))
-    pairs = ballots.filter(pl.col("kind") == "clean").join(
+    pairs = ballots.filter((pl.col("kind") == "clean") & (pl.col("split") == "test")).join(
         ballots.filter(pl.col("kind") == "adversarial"), on=["image", "draw"], suffix="_adv"
     )
     assert pairs.height == 10 * 5 and (pairs["rtol"] == pairs["rtol_adv"]).all()
+
+
+def test_a_folder_of_another_demo_is_refused(folder):
+    with pytest.raises(OutputError, match="other settings"):
+        demo.measure(folder, replace(SMOKE, images=12), Silent(), workers=1)
+
+
+def test_a_stopped_demo_has_no_report(folder, tmp_path):
+    assert demo.finished(folder).folder == folder / "ledger"
+    (tmp_path / demo.MANIFEST).write_text((folder / demo.MANIFEST).read_text().replace("true", "false"))
+    with pytest.raises(OutputError, match="was stopped"):
+        demo.finished(tmp_path)
+    (tmp_path / demo.MANIFEST).write_text("rubbish")
+    with pytest.raises(OutputError, match="damaged"):
+        demo.finished(tmp_path)
+
+
+def test_the_worst_case_counts_every_attack_at_the_tested_tolerance(rows):
+    """Mark one attack as breaking everything at 0.1: the worst case there is 0, and elsewhere what it was."""
+    made = rows.crafted.with_columns(
+        success=pl.when(pl.col("experiment") == "loose, tight gradients").then(True).otherwise("success")
+    )
+    args = (rows.judged, "digits-oon")
+    assert robustness.worst_case(made, *args, 0.1, demo.EPSILON).value == 0
+    assert robustness.worst_case(made, *args, 10.0, demo.EPSILON) == robustness.worst_case(
+        rows.crafted, *args, 10.0, demo.EPSILON
+    )

@@ -42,7 +42,7 @@ def test_crafted_rows_say_what_the_attack_found(ledger, oon, test_digits):
     assert rows["success"].to_list() == found.success.tolist() and found.success.any()
     assert torch.equal(ledger.read_images(CRAFT.key), found.images)
     assert rows["distance"].to_numpy() == pytest.approx(found.distance.numpy())
-    assert rows["l2"].to_numpy() == pytest.approx(torch.sqrt(20 * 0 + rows["mse"].to_torch() * 64).numpy(), rel=1e-5)
+    assert rows["l2"].to_numpy() == pytest.approx(torch.sqrt(rows["mse"].to_torch() * 64).numpy(), rel=1e-5)
     row = rows.row(0, named=True)
     assert (row["attack"], row["norm"], row["epsilon"], row["rtol"], row["source_rtol"]) == (
         "PGD",
@@ -198,6 +198,7 @@ def crafted(success, wrong=None, history=None, calls=10, zero=0):
             "history": history or [[math.inf, 1.0]] * n,
             "gradient_calls": [calls] * n,
             "zero_gradients": [zero] * n,
+            "key": "k",
         },
         schema_overrides={"history": pl.List(pl.Float64)},
     )
@@ -212,18 +213,22 @@ def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
     assert doubts.larger_epsilon({0.1: half, 0.2: yes}).verdict == "clear"
     assert doubts.more_steps(no, half).verdict == "red" and doubts.more_steps(half, half).verdict == "clear"
     assert doubts.gradients(crafted([True] * 4, zero=5)).verdict == "red" and doubts.gradients(yes).verdict == "clear"
-    assert doubts.transfer(half, yes, "x").verdict == "red" and doubts.transfer(yes, half, "x").verdict == "clear"
-    assert doubts.gradient_mode(half, yes).verdict == "red" and doubts.gradient_mode(yes, yes).verdict == "clear"
+    for own, other, expected in ((half, yes, "red"), (yes, half, "clear"), (yes, yes, "clear")):
+        assert doubts.transfer(own, other, "x", "y").verdict == expected
+    swapped = crafted([False] * 25 + [True] * 25)
+    assert doubts.transfer(half, swapped, "x", "y").verdict == "red", "as many lost as gained is no agreement"
     settled, late = crafted([True] * 5, history=[[2.0, 1.99]] * 5), crafted([True] * 5, history=[[2.0, 1.5]] * 5)
     assert doubts.converged(settled).verdict == "clear" and doubts.converged(late).verdict == "red"
     assert doubts.converged(yes).verdict == "red", "an image that falls in the last round shows a search cut short"
-    assert doubts.converged(no).verdict == "unknown"
+    assert doubts.converged(no).verdict == "red", "nothing limits the norm, so an image never broken is a failed search"
+    assert doubts.converged(no.clear()).verdict == "unknown"
     judged = pl.DataFrame(
         {"attack_success": [True] * 4, "scale": [0.95] * 4, "correct": [False] * 4, "status": [0, 0, 0, 1]}
     )
     assert doubts.slack(judged).verdict == "red" and doubts.solver_failures(judged).verdict == "red"
-    assert doubts.slack(judged.with_columns(correct=True)).verdict == "clear"
-    assert doubts.any_red([doubts.converged(no)]) and not doubts.any_red([doubts.converged(settled)])
+    assert doubts.slack(pl.concat([judged.with_columns(correct=True)] * 50)).verdict == "clear"
+    assert doubts.slack(judged.with_columns(status=1)).verdict == "clear", "an abstention fools nobody"
+    assert doubts.any_open([doubts.converged(no.clear())]) and not doubts.any_open([doubts.converged(settled)])
 
 
 def test_scored_votes_are_those_of_the_detector(tmp_path, oon, test_digits):
@@ -239,14 +244,24 @@ def test_scored_votes_are_those_of_the_detector(tmp_path, oon, test_digits):
 
 def test_detection_by_hand():
     clean, attacked = np.array([0.0, 0, 0, 0, 0, 0, 0, 0, 0, 3.0]), np.array([0.0, 2.0, 4.0, 5.0])
-    scored = pl.DataFrame(
-        {"detector": "d", "kind": ["clean"] * 10 + ["adversarial"] * 4, "scale": 1.0, "score": [*clean, *attacked]}
-    )
-    found = detection.detection(scored, "d", 1.0, false_alarms=0.1)
+    held_out = np.array([0.0] * 9 + [2.0])
+
+    def frame(name, clean, attacked):
+        kinds = ["clean"] * len(clean) + ["adversarial"] * len(attacked) + ["calibration"] * len(held_out)
+        scores = [*clean, *attacked, *held_out]
+        images = [f"i{i}" for i in range(len(scores))]
+        return pl.DataFrame({"detector": name, "kind": kinds, "scale": 1.0, "score": scores, "image": images})
+
+    scored = pl.concat([frame("d", clean, attacked), frame("opposite", -clean, -attacked)])
+    found = detection.detection(scored, "d", 1.0, allowed=0.1)
     wins = sum((a > c) + 0.5 * (a == c) for a in attacked for c in clean) / 40
     assert found.area.value == pytest.approx(wins) and found.area.low <= wins <= found.area.high
-    assert found.false_alarms == 0.1 and found.caught.value == 0.75
-    assert detection.detection(scored, "d", 1.0, false_alarms=0.05).caught.value == 0.5
+    assert found.false_alarms.value == 0.1 and found.caught.value == 0.75, "threshold 0: one calibration image above"
+    strict = detection.detection(scored, "d", 1.0, allowed=0.05)
+    assert strict.caught.value == 0.5 and strict.false_alarms.value == 0.1, "threshold 2, set without the test images"
+    gap = detection.area_difference(scored, "d", "opposite", 1.0)
+    assert gap.value == pytest.approx(2 * wins - 1) and gap.low <= gap.value <= gap.high
+    assert detection.area_difference(scored, "d", "d", 1.0) == intervals.Interval(0.0, 0.0, 0.0, 4)
     x, y = detection.acceptance(clean, attacked)
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1) and ((x >= 0.25) | (y == 0)).all()
     assert not detection.detection(scored, "d", 1.1).area.n

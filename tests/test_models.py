@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import pictures, small_ode_net
+from toys import Linear, pictures, small_ode_net
 
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, UnknownName
@@ -72,6 +72,14 @@ def test_an_unanswered_image_is_neither_right_nor_fooled():
     prediction = net.predict(pictures(3))
     assert not prediction.answered.any()
     for label in range(3):
+        labels = torch.full((3,), label)
+        assert not prediction.correct(labels).any() and not prediction.fooled(labels).any()
+
+
+def test_logits_that_are_no_numbers_are_no_answer():
+    net = Linear(torch.full((2, 64), torch.nan, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    prediction = net.predict(pictures(3))
+    for label in (0, 1):
         labels = torch.full((3,), label)
         assert not prediction.correct(labels).any() and not prediction.fooled(labels).any()
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
+from odefend.models import odenet
 from odefend.training import Recipe, read_recipe, train
 
 TINY = {"options": {"in_channels": 1, "width": 4, "classes": 10}, "epochs": 3, "batch_size": 256}
@@ -24,12 +25,13 @@ class StopError(Exception):
 
 class StopAfter:
     def __init__(self, epochs):
-        self.epochs = epochs
+        self.epochs, self.first = epochs, None
 
     def stage(self, name, total):
         pass
 
     def advance(self, done, note=""):
+        self.first = done if self.first is None else self.first
         if done >= self.epochs:
             raise StopError
 
@@ -41,7 +43,9 @@ def test_a_stopped_training_ends_with_the_same_weights(name, tmp_path):
     for epochs in (1, 2):
         with pytest.raises(StopError):
             train(recipe, tmp_path / "cut", StopAfter(epochs))
-    cut = train(recipe, tmp_path / "cut")
+    heard = StopAfter(99)
+    cut = train(recipe, tmp_path / "cut", heard)
+    assert heard.first == 2, "the third call starts after the second epoch"
     assert whole.read_bytes() == cut.read_bytes()
     assert not (tmp_path / "cut" / f"{name}.state").exists()
 
@@ -73,9 +77,21 @@ def test_a_killed_training_resumes(tmp_path):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert torch.load(state, weights_only=True)["epoch"] >= 1
+    done, heard = torch.load(state, weights_only=True)["epoch"], StopAfter(1)
+    assert done >= 1
     with pytest.raises(StopError):
-        train(read_recipe("digits-res", TINY | {"epochs": 400}), tmp_path, StopAfter(1))
+        train(read_recipe("digits-res", TINY | {"epochs": 400}), tmp_path, heard)
+    assert heard.first == done
+
+
+def test_double_precision_resumes_and_the_recipes_tolerance_is_trained_at(tmp_path, monkeypatch):
+    recipe, seen = read_recipe("digits-oon", TINY | {"epochs": 2, "precision": "64-true", "tolerance": 0.5}), set()
+    real = odenet.solve
+    monkeypatch.setattr(odenet, "solve", lambda *args, **how: seen.add(how["tolerance"]) or real(*args, **how))
+    with pytest.raises(StopError):
+        train(recipe, tmp_path, StopAfter(1))
+    assert seen == {0.5}
+    assert odefend.load(train(recipe, tmp_path)).card.tolerance == 0.5
 
 
 def test_a_state_of_another_recipe_or_no_state_at_all_is_refused(tmp_path):
@@ -106,6 +122,10 @@ def test_wrong_recipes_are_refused(tmp_path):
         read_recipe("digits-oon", {"epochs": 0})
     with pytest.raises(UnknownName, match="Did you mean 'oon'"):
         read_recipe("digits-oon", {"model": "oom"})
+    with pytest.raises(UnknownName, match="Did you mean 'width'"):
+        read_recipe("digits-oon", {"options": {"widht": 4}})
+    with pytest.raises(InvalidInput, match="name"):
+        read_recipe("digits-oon", {"name": "../mine"})
     with pytest.raises(UnknownName, match="unknown data set"):
         read_recipe("digits-oon", {"data": "cifar"})
     file = tmp_path / "mine.toml"

@@ -57,20 +57,40 @@ def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def _wins(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
+    """For each pair of a clean and an attacked image: 1 where the attacked one scores higher, 1/2 for a tie."""
+    return (attacked > clean[:, None]) + 0.5 * (attacked == clean[:, None])
+
+
+def _resampled(wins: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
+    """Bounds of the mean over pairs, images of each kind resampled: the mean weighted by how often each is drawn."""
+    generator = np.random.default_rng(seed)
+    clean, attacked = (generator.multinomial(n, np.full(n, 1 / n), resamples) / n for n in wins.shape)
+    low, high = np.percentile(((clean @ wins) * attacked).sum(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def auroc(clean: np.ndarray, attacked: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     """The probability that an attacked image scores higher than a clean one (ties count half), with a bootstrap
     interval over the images of each kind."""
     if not len(clean) or not len(attacked):
         return NO_DATA
     truth = np.r_[np.zeros(len(clean)), np.ones(len(attacked))]
-    value = float(roc_auc_score(truth, np.r_[clean, attacked]))
-    # The area is the mean over pairs, so a resample's area is the mean weighted by how often it holds each image.
-    wins = (attacked > clean[:, None]) + 0.5 * (attacked == clean[:, None])
-    generator = np.random.default_rng(seed)
+    low, high = _resampled(_wins(clean, attacked), seed, resamples)
+    return Interval(float(roc_auc_score(truth, np.r_[clean, attacked])), low, high, len(attacked))
 
-    def counts(size: int) -> np.ndarray:
-        return generator.multinomial(size, np.full(size, 1 / size), resamples) / size
 
-    areas = ((counts(len(clean)) @ wins) * counts(len(attacked))).sum(1)
-    low, high = np.percentile(areas, [2.5, 97.5])
-    return Interval(value, float(low), float(high), len(attacked))
+def auroc_difference(
+    clean: np.ndarray,
+    attacked: np.ndarray,
+    other_clean: np.ndarray,
+    other_attacked: np.ndarray,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Interval:
+    """The area of one detector minus that of another which scored the same images in the same order, paired."""
+    if not len(clean) or not len(attacked):
+        return NO_DATA
+    gaps = _wins(clean, attacked) - _wins(other_clean, other_attacked)
+    low, high = _resampled(gaps, seed, resamples)
+    return Interval(float(gaps.mean()), low, high, len(attacked))

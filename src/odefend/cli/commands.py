@@ -10,9 +10,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from odefend.cli.progress import clock, showing
-from odefend.errors import OutputError
-from odefend.evaluation import Ledger
-from odefend.files import make_folder
 from odefend.models import load
 from odefend.report import Table
 from odefend.studies import demo, demo_report
@@ -24,7 +21,6 @@ WIDE = 170
 def run_demo(out: Path, images: int, workers: int | None, quiet: bool, as_json: bool) -> None:
     """The demo and its report."""
     began = time.monotonic()
-    make_folder(out)
     with showing(quiet) as progress:
         ledger = demo.measure(out, demo.Demo(images=images), progress, workers)
     seconds = time.monotonic() - began
@@ -55,9 +51,7 @@ def run_demo(out: Path, images: int, workers: int | None, quiet: bool, as_json: 
 
 def run_report(folder: Path) -> None:
     """A report from rows alone."""
-    if not (folder / "ledger" / "crafted").is_dir():
-        raise OutputError(f"{folder}: holds no ledger. Name a folder that `odefend demo` wrote.")
-    demo_report.write(Ledger(folder / "ledger"), folder / "report.html")
+    demo_report.write(demo.finished(folder), folder / "report.html")
     Console().print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import torch
 from odefend.detectors import agreement
 from odefend.detectors.vote import ABSTAINED
 from odefend.evaluation.ledger import TABLES, Ledger, digest
-from odefend.intervals import Interval, auroc, rate
+from odefend.intervals import Interval, auroc, auroc_difference, rate
 
 IMAGE = ["kind", "crafted", "scale", "image"]
 VOTES = (5, 10, 20)
@@ -21,15 +21,25 @@ def score(ledger: Ledger, reference: float = 1e-3) -> None:
     The first V of an image's draws are its vote of V. Adversarial images count where the attack succeeded.
     """
     judged = ledger.read("judged").filter((pl.col("kind") == "clean") | pl.col("attack_success"))
+    judged = judged.with_columns(
+        kind=pl.when(pl.col("split") == "calibration").then(pl.lit("calibration")).otherwise("kind")
+    )
     for name, experiment in (("tolerance vote", "tolerance vote"), ("noise vote", "noise vote")):
         rows = judged.filter(pl.col("experiment") == experiment)
         for votes in VOTES:
             if rows.height and votes <= rows["draw"].max() + 1:  # type: ignore[operator]
                 _write(ledger, f"{name}, V = {votes}", votes, _ballots(rows, votes))
-    once = judged.filter(pl.col("experiment").is_in(["clean", "recovery"]) & (pl.col("defense") == "tolerance"))
+    once = judged.filter(
+        pl.col("experiment").is_in(["clean", "recovery", "doses"]) & (pl.col("defense") == "tolerance")
+    )
     for net, rows in once.group_by("net", maintain_order=True):
         rows = rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == reference))
-        _write(ledger, f"one-pass margin ({net[0]})", 1, rows.with_columns(score=-pl.col("margin")))
+        _write(
+            ledger,
+            f"one-pass margin ({net[0]})",
+            1,
+            rows.with_columns(score=pl.when(pl.col("status") == 0).then(-pl.col("margin")).otherwise(pl.lit(np.inf))),
+        )
 
 
 def _ballots(rows: pl.DataFrame, votes: int) -> pl.DataFrame:
@@ -63,27 +73,39 @@ def _write(ledger: Ledger, detector: str, cost: int, rows: pl.DataFrame) -> None
 
 @dataclass(frozen=True)
 class Detection:
-    """A detector against one set of attacked images: area under the ROC, and true alarms at 5 % false alarms."""
+    """A detector against one set of attacked images: area under the ROC, and alarms on attacked and on clean test images
+    at a threshold that was set on calibration images."""
 
     area: Interval
     caught: Interval
-    false_alarms: float
+    false_alarms: Interval
 
 
-def detection(scored: pl.DataFrame, detector: str, scale: float, false_alarms: float = 0.05) -> Detection:
-    """How well `detector` tells images attacked and pushed to `scale` from clean ones.
+def detection(scored: pl.DataFrame, detector: str, scale: float, allowed: float = 0.05) -> Detection:
+    """How well `detector` tells images attacked and pushed to `scale` from clean test images.
 
-    The threshold is the lowest at which no more than `false_alarms` of these clean images alarm.
+    The threshold is the lowest at which no more than a share `allowed` of the clean *calibration* images alarm.
     """
     clean, attacked = samples(scored, detector, scale)
-    levels = np.unique(clean)
-    allowed = [level for level in levels if (clean > level).mean() <= false_alarms]
-    threshold = min(allowed) if allowed else np.inf
+    held_out = scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "calibration"))["score"].to_numpy()
+    threshold = min((level for level in np.unique(held_out) if (held_out > level).mean() <= allowed), default=np.inf)
     return Detection(
         auroc(clean, attacked),
         rate(int((attacked > threshold).sum()), len(attacked)),
-        float((clean > threshold).mean()) if len(clean) else float("nan"),
+        rate(int((clean > threshold).sum()), len(clean)),
     )
+
+
+def area_difference(scored: pl.DataFrame, one: str, other: str, scale: float) -> Interval:
+    """Area under the ROC of one detector minus that of another on the same images, paired."""
+    sides = []
+    for name in (one, other):
+        rows = scored.filter(pl.col("detector") == name).sort("image")
+        sides += [
+            rows.filter(pl.col("kind") == "clean"),
+            rows.filter((pl.col("kind") == "adversarial") & (pl.col("scale") == scale)),
+        ]
+    return auroc_difference(*(side["score"].to_numpy() for side in sides))
 
 
 def samples(scored: pl.DataFrame, detector: str, scale: float) -> tuple[np.ndarray, np.ndarray]:

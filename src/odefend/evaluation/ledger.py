@@ -91,7 +91,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "scored": _SHARED
     | {
-        "kind": pl.String,
+        "kind": pl.String,  # clean, adversarial, or calibration: clean images on which thresholds are set
         "crafted": pl.String,
         "scale": pl.Float64,
         "detector": pl.String,

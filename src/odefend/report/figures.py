@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from odefend import intervals
 from odefend.evaluation.detection import acceptance, samples
-from odefend.evaluation.doubts import attacked
+from odefend.evaluation.robustness import accuracy, attacked, matrix_cells, recovered
 from odefend.intervals import Interval
-from odefend.report.tables import accuracy, matrix_cells, recovered
 
 BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#2563a8", "#d9730d", "#2e8b57", "#c23b3b", "#8a8f98", "#7a4fa3"
 

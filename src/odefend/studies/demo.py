@@ -3,19 +3,25 @@
 It reads from top to bottom like an experiment section: what is attacked, how, under what it is judged, and why.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from odefend.attacks import PGD, Attack, CarliniWagner
 from odefend.defenses import LogUniform
+from odefend.errors import OutputError
 from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Slice, View
 from odefend.evaluation.controls import doses, matched_sigma
 from odefend.evaluation.detection import score
 from odefend.evaluation.runner import Unit
+from odefend.files import make_folder, write_json
+from odefend.models import load, weights_digest
 from odefend.progress import Progress
+from odefend.version import VERSION
 
 TOLERANCES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 ATTACKED_AT = 1e-3
@@ -34,6 +40,8 @@ NOISE_DRAWS = 5
 # The published schedule, but for the constant it begins with: from 0.01 these nets' larger margins are reached in the
 # fourth of the five rounds, which leaves no round to bisect.
 SEARCH = CarliniWagner(initial_constant=1.0)
+
+MANIFEST = "demo.json"
 
 ODE, RES = "digits-oon", "digits-res"
 
@@ -105,6 +113,9 @@ def suspicions(demo: Demo) -> list[Craft]:
         *demo.craft("loose, unrolled gradients", demo.pgd(), loose),
         *demo.craft("loose, exact gradients", demo.pgd(), view(ODE, MATRIX[1], "exact")),
         *demo.craft("loose, tight gradients", demo.pgd(), loose, source=view(ODE, 1e-5)),
+        *demo.craft("exact gradients", demo.pgd(), view(ODE, gradient="exact")),
+        *demo.craft("tight gradients", demo.pgd(), view(ODE), source=view(ODE, 1e-5)),
+        *demo.craft("coarsest, tight gradients", demo.pgd(), view(ODE, MATRIX[2]), source=view(ODE, 1e-5)),
         *demo.craft("gradients of the ResNet", demo.pgd(early_stop=False), view(ODE), source=view(RES)),
     ]
 
@@ -159,8 +170,11 @@ def judgements(demo: Demo, noise: dict[float, float], voting_noise: float) -> li
     units.extend(Judge("tolerance matrix", unit.view, unit.images, everywhere, unit) for unit in matrix(demo))
     clean = Slice("digits", "test", 0, demo.clean)
     units.append(Judge("clean", view(ODE), clean, tuple(Condition(tolerance) for tolerance in TOLERANCES)))
+    loud = tuple(Condition(ATTACKED_AT, sigma=strongest, draw=draw) for draw in range(NOISE_DRAWS))
+    units.append(Judge("clean under noise", view(ODE), clean, loud))
     units.append(Judge("clean", view(RES), clean, (Condition(),)))
-    units.extend(_ballots(demo, clean, voting_noise, (1.0,), None))
+    for images in (clean, Slice("digits", "calibration", 0, demo.calibration)):
+        units.extend(_ballots(demo, images, voting_noise, (1.0,), None))
     return units
 
 
@@ -188,7 +202,18 @@ def _cost(unit: Unit) -> float:
 
 
 def measure(folder: Path, demo: Demo, progress: Progress, workers: int | None = None) -> Ledger:
-    """Do whatever of the study is not yet in the ledger at `folder`/ledger; returns the ledger."""
+    """Do whatever of the study is not yet in the ledger at `folder`/ledger; returns the ledger.
+
+    Raises OutputError where the folder holds a demo of other settings, nets or code: rows of two must not be mixed.
+    """
+    settings = {"demo": repr(demo), "version": VERSION, "nets": {net: weights_digest(load(net)) for net in (ODE, RES)}}
+    make_folder(folder)
+    manifest = folder / MANIFEST
+    if manifest.exists() and _manifest(folder)["settings"] != settings:
+        raise OutputError(
+            f"{folder}: holds a demo of other settings, nets or code. Choose another folder, or remove it."
+        )
+    write_json(manifest, {"settings": settings, "finished": False})
     crafted = [*calibration(demo), *minimum_norm(demo), *curves(demo), *matrix(demo), *suspicions(demo)]
     # Which noise matches which tolerance is known after calibration; how much of it there is to judge, before.
     placeholder = judgements(demo, dict.fromkeys((t for t in TOLERANCES if t != ATTACKED_AT), 0.1), 0.1)
@@ -201,5 +226,23 @@ def measure(folder: Path, demo: Demo, progress: Progress, workers: int | None = 
             [(unit, _cost(unit)) for unit in judgements(demo, noise, voting_noise)],
             lambda done: progress.advance(first + done, "judge"),
         )
-        score(runner.ledger)
-        return runner.ledger
+    score(runner.ledger)
+    write_json(manifest, {"settings": settings, "finished": True})
+    return runner.ledger
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {"settings": content["settings"], "finished": content["finished"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{folder / MANIFEST}: missing or damaged. Name a folder that `odefend demo` wrote."
+        ) from error
+
+
+def finished(folder: Path) -> Ledger:
+    """The ledger of a finished demo. Raises OutputError for a folder that holds none, or an unfinished one."""
+    if not _manifest(folder)["finished"]:
+        raise OutputError(f"{folder}: holds a demo that was stopped. `odefend demo --out {folder}` finishes it.")
+    return Ledger(folder / "ledger")
