@@ -48,7 +48,8 @@ class RandomToleranceNet(Classifier):
     """An ODE net with tolerances drawn per image.
 
     `draw` gives the deterministic classifier of one draw. Called directly it uses draw 0 with each image's content
-    as its id: another picture, another tolerance.
+    as its id: another picture, another tolerance. An attack on it can therefore keep the picture whose draw happened to
+    suit: judge what it finds under fresh draws.
     """
 
     def __init__(self, net: ODENet, distribution: LogUniform, seed: int) -> None:

@@ -48,7 +48,7 @@ def error_ratio(error: State, y0: State, y1: State, rtol: Times, atol: Times) ->
 
 
 def next_step(h: Times, ratio: Times, order: int) -> Times:
-    """The step size to try next; after an accepted step never a smaller one."""
+    """The step size to try next; after an accepted step not a smaller one (but for a ratio of exactly 1)."""
     finite = torch.isfinite(ratio)
     positive = torch.where(finite & (ratio > 0), ratio, 1)
     factor = SAFETY / positive ** (1 / order)
