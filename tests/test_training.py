@@ -146,8 +146,8 @@ def test_an_unwritable_folder_is_refused_before_any_work(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits-res", "digits-oon"])
 def test_training_again_lands_within_the_cards_interval(name, tmp_path):
-    began = time.process_time()  # on one thread: what a busy machine takes for itself does not count
+    began = time.monotonic()
     net = odefend.load(train(read_recipe(name), tmp_path))
     promised = odefend.load(name).card.test_accuracy
     assert promised.low <= net.card.test_accuracy.rate <= promised.high
-    assert time.process_time() - began < 600
+    assert net.card.wall_seconds < 600 and time.monotonic() - began < 900
