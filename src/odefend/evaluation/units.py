@@ -38,12 +38,13 @@ class View:
     tolerance: float | None = None
     gradient: str = "unrolled"
     end: str = "interpolate"
+    coupling: str = "sample"
 
     def open(self) -> Classifier:
         """The classifier itself."""
         net = _net(self.net)
         if isinstance(net, ODENet):
-            return net.at(self.tolerance, gradient=self.gradient, end=self.end)
+            return net.at(self.tolerance, gradient=self.gradient, end=self.end, coupling=self.coupling)
         return net
 
     def record(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class View:
             "gradient": self.gradient if solver else None,
             "end": self.end if solver else None,
             "method": solver.method if solver else None,
-            "coupling": "sample" if solver else None,
+            "coupling": self.coupling if solver else None,
             "max_steps": solver.max_steps if solver else None,
             "code_version": VERSION,
         }

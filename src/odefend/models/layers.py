@@ -1,11 +1,9 @@
 """The parts that the papers' nets are made of, exactly as their authors' code has them (Carrara et al., WIFS 2019)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odefend.errors import InvalidInput
-from odefend.solver import VectorField
 from odefend.tensors import State
 
 
@@ -32,7 +30,8 @@ class TimeConv(nn.Conv2d):
     def forward(self, t: Tensor, x: State, folded: tuple[Tensor, Tensor] | None = None) -> State:  # type: ignore[override]
         """t of shape (B,), x of shape (B, channels, H, W); `folded` is what `fold` gives for H and W."""
         weight, clock = folded or self.fold(*x.shape[2:])
-        return torch.addcmul(F.conv2d(x, weight, self.bias, padding=1), t.view(-1, 1, 1, 1), clock)
+        # In place: a convolution's backward pass does not need its output.
+        return F.conv2d(x, weight, self.bias, padding=1).addcmul_(t.view(-1, 1, 1, 1), clock)
 
 
 class ODEField(nn.Module):
@@ -44,21 +43,32 @@ class ODEField(nn.Module):
         self.norm2, self.conv2 = group_norm(channels), TimeConv(channels)
         self.norm3 = group_norm(channels)
 
-    def prepared(self, state: State) -> VectorField:
-        """The field for states of this size, with what does not change during a solve computed once."""
-        size = state.shape[2:]
-        folded1, folded2 = self.conv1.fold(*size), self.conv2.fold(*size)
-
-        def field(t: Tensor, x: State) -> State:
-            x = self.conv1(t, F.relu(self.norm1(x)), folded1)
-            x = self.conv2(t, F.relu(self.norm2(x)), folded2)
-            return self.norm3(x)
-
-        return field
+    def evaluate(self, t: Tensor, x: State, *folded: tuple[Tensor, Tensor]) -> State:
+        """dx/dt, with what `fold` gives for each of the two convolutions."""
+        # In place: a norm's backward pass does not need its output.
+        x = self.conv1(t, F.relu_(self.norm1(x)), folded[0])
+        x = self.conv2(t, F.relu_(self.norm2(x)), folded[1])
+        return self.norm3(x)
 
     def forward(self, t: Tensor, x: State) -> State:
         """dx/dt at times t of shape (B,)."""
-        return self.prepared(x)(t, x)
+        size = x.shape[2:]
+        return self.evaluate(t, x, self.conv1.fold(*size), self.conv2.fold(*size))
+
+
+class PreparedField(nn.Module):
+    """An `ODEField` for states of one size, with what does not change during a solve computed once."""
+
+    def __init__(self, field: ODEField, height: int, width: int, *, compiled: bool = False) -> None:
+        super().__init__()
+        self.field = field
+        self.folded = (field.conv1.fold(height, width), field.conv2.fold(height, width))
+        # Shapes are dynamic: samples that are done leave the batch.
+        self.evaluate = torch.compile(field.evaluate, dynamic=True) if compiled else field.evaluate
+
+    def forward(self, t: Tensor, x: State) -> State:
+        """dx/dt at times t of shape (B,)."""
+        return self.evaluate(t, x, *self.folded)
 
 
 class ResidualField(nn.Module):

@@ -1,16 +1,17 @@
 """Neural-ODE classifiers: a stem, an ODE block over t in [0, 1], a head."""
 
 import copy
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from odefend.models.classifier import Classifier, Prediction
-from odefend.models.layers import ODEField, check_width, convolution_stem, pooling_head, residual_stem
+from odefend.models.classifier import Classifier, Prediction, check_images
+from odefend.models.layers import ODEField, PreparedField, check_width, convolution_stem, pooling_head, residual_stem
 from odefend.models.settings import SolverSettings
-from odefend.solver import Tolerance, solve
-from odefend.tensors import Images, Index
+from odefend.solver import Solution, Tolerance, solve
+from odefend.tensors import Images, Index, State
 
 
 class ODENet(Classifier):
@@ -35,11 +36,12 @@ class ODENet(Classifier):
 
     def at(self, tolerance: Tolerance | None = None, **settings: Any) -> "ODENet":
         """A view that shares the weights and solves at another tolerance (a float, (rtol, atol), or one value per
-        image), or with another `method`, `gradient`, `end` or `max_steps`."""
+        image), or with others of the `SolverSettings`: `method`, `step`, `gradient`, `adjoint_tolerance`, `end`,
+        `coupling`, `max_steps`, `compiled`."""
         if tolerance is not None:
             settings["tolerance"] = tolerance
         view = copy.copy(self)
-        view.settings = replace(self.settings, **settings)
+        view.settings = self.settings.at(**settings)
         return view
 
     def rows(self, index: Index) -> "ODENet":
@@ -47,19 +49,25 @@ class ODENet(Classifier):
         view.settings = self.settings.rows(index)
         return view
 
+    def trajectory(self, images: Tensor, times: Sequence[float] | Tensor | None = None) -> Solution:
+        """How the ODE block's state moves: its solution for each image, with the state at the given times in [0, 1]
+        as `path` and every attempted step as `log`."""
+        check_images(images, self.in_channels)
+        return self.solve(self.stem(images).to(images.dtype), times=times, log=True)
+
+    def solve(self, state: State, **wanted: Any) -> Solution:
+        """The solution of the ODE block from a state after the stem; `wanted` as for `solver.solve`."""
+        how, field = self.settings, self.field
+        if isinstance(field, ODEField):
+            field = PreparedField(field, *state.shape[2:], compiled=how.compiled)
+        elif how.compiled:
+            field = torch.compile(field, dynamic=True)
+        chosen = {name: value for name, value in vars(how).items() if name != "compiled"}
+        return solve(field, state, **chosen, **wanted)
+
     def classify(self, images: Images) -> Prediction:
         # Under mixed precision only the field is computed in the lower one, never the state.
-        how, state = self.settings, self.stem(images).to(images.dtype)
-        field = self.field.prepared(state) if isinstance(self.field, ODEField) else self.field
-        solution = solve(
-            field,
-            state,
-            tolerance=how.tolerance,
-            method=how.method,
-            gradient=how.gradient,
-            end=how.end,
-            max_steps=how.max_steps,
-        )
+        solution = self.solve(self.stem(images).to(images.dtype))
         stats = solution.stats
         return Prediction(self.head(solution.y), stats.nfe, stats.accepted, stats.rejected, solution.status)
 

@@ -7,43 +7,65 @@ import torch
 from torch import Tensor
 
 from odefend.errors import InvalidInput, unknown
-from odefend.solver import ENDS, GRADIENTS, METHODS, Tolerance
+from odefend.solver import COUPLINGS, ENDS, GRADIENTS, METHODS, Tolerance, check_step
 from odefend.tensors import Index
 
 
 @dataclass(frozen=True, eq=False)
 class SolverSettings:
-    """Everything that can be changed of a trained ODE net without touching its weights; see `solver.solve`."""
+    """Everything that can be changed of a trained ODE net without touching its weights; see `solver.solve`.
+
+    `compiled` runs the vector field through torch.compile, which needs a C++ compiler and pays on some devices only
+    (on a CPU it was measured slower).
+    """
 
     tolerance: Tolerance = 1e-3
     method: str = "dopri5"
+    step: float | None = None
     gradient: str = "unrolled"
+    adjoint_tolerance: Tolerance | None = None
     end: str = "interpolate"
+    coupling: str = "sample"
     max_steps: int = 1000
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for kind, name, known in (
             ("method", self.method, METHODS),
             ("gradient mode", self.gradient, GRADIENTS),
             ("end", self.end, ENDS),
+            ("coupling", self.coupling, COUPLINGS),
         ):
             if name not in known:
                 raise unknown(kind, name, known)
-        for value in self.pair:
-            value = torch.as_tensor(value, dtype=torch.float64)
-            if not bool(((value > 0) & torch.isfinite(value)).all()):
-                raise InvalidInput(f"tolerance: expected positive finite numbers, got {self.tolerance}. Try 1e-3.")
+        check_step(self.method, self.step)
+        if self.compiled and self.gradient == "adjoint":
+            raise InvalidInput(
+                "compiled: expected another gradient mode, since the adjoint differentiates f many times."
+            )
+        for tolerance in (self.tolerance, self.adjoint_tolerance):
+            for value in () if tolerance is None else pair(tolerance):
+                value = torch.as_tensor(value, dtype=torch.float64)
+                if not bool(((value > 0) & torch.isfinite(value)).all()):
+                    raise InvalidInput(f"tolerance: expected positive finite numbers, got {tolerance}. Try 1e-3.")
 
-    @property
-    def pair(self) -> tuple[float | Tensor, float | Tensor]:
-        """(rtol, atol)."""
-        return self.tolerance if isinstance(self.tolerance, tuple) else (self.tolerance, self.tolerance)
+    def at(self, **settings: Any) -> "SolverSettings":
+        """These settings with some of them changed; another method takes no step size from the old one."""
+        if "method" in settings:
+            settings.setdefault("step", None)
+        return replace(self, **settings)
 
     def rows(self, index: Index) -> "SolverSettings":
         """The settings for some images of a batch; a tolerance per image is subset."""
-        rtol, atol = (v[index] if isinstance(v, Tensor) and v.ndim else v for v in self.pair)
-        return replace(self, tolerance=(rtol, atol))
 
-    def record(self) -> dict[str, Any]:
-        """The settings other than the tolerance, for a ledger row."""
-        return {"method": self.method, "gradient": self.gradient, "end": self.end, "max_steps": self.max_steps}
+        def some(tolerance: Tolerance) -> Tolerance:
+            rtol, atol = (v[index] if isinstance(v, Tensor) and v.ndim else v for v in pair(tolerance))
+            return rtol, atol
+
+        back = self.adjoint_tolerance
+        return replace(self, tolerance=some(self.tolerance), adjoint_tolerance=None if back is None else some(back))
+
+
+def pair(tolerance: Tolerance) -> tuple[float | Tensor, float | Tensor]:
+    """(rtol, atol)."""
+    return tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance)

@@ -4,6 +4,8 @@ The rules and constants are those of torchdiffeq 0.2.5 (Hairer, Norsett & Wanner
 the norm taken over each sample's own elements. Everything here is differentiable; the solver decides whether to.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from odefend.tensors import State, Times
 
 Tolerance = float | tuple[float | Tensor, float | Tensor] | Tensor
 """One value for rtol and atol, a pair (rtol, atol), or a tensor with one value per sample (pairs of tensors too)."""
+
+Norm = Callable[[State], Times]
+"""The size of each sample of a scaled error, one float64 number >= 0 each."""
 
 SAFETY, GROW, SHRINK = 0.9, 10.0, 0.2
 
@@ -36,15 +41,22 @@ def tolerances(tolerance: Tolerance, batch: int, device: torch.device) -> tuple[
 
 
 def rms(values: State) -> Times:
-    """Root mean square over each sample's elements, with gradient 0 (not NaN) where all elements are 0."""
-    square = values.flatten(1).square().mean(1).double()
-    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
+    """Root mean square over each sample's elements."""
+    flat = values.flatten(1)
+    return torch.linalg.vector_norm(flat, dim=1).double() / max(flat.shape[1], 1) ** 0.5
 
 
-def error_ratio(error: State, y0: State, y1: State, rtol: Times, atol: Times) -> Times:
-    """Estimated error over what is tolerated; a step is accepted where this is at most 1."""
-    scale = torch.maximum(y0.abs(), y1.abs())
-    return rms(error / torch.addcmul(per_sample(atol, y0), per_sample(rtol, y0), scale))
+def error_ratio(norm: Norm, error: State, h: Times, y0: State, y1: State, rtol: Times, atol: Times) -> Times:
+    """Estimated error h * error over what is tolerated; a step is accepted where this is at most 1.
+
+    Where no gradient is wanted, `error` is overwritten.
+    """
+    rtol_, atol_ = per_sample(rtol, y0), per_sample(atol, y0)
+    if torch.is_grad_enabled():
+        return h * norm(error / torch.addcmul(atol_, rtol_, torch.maximum(y0.abs(), y1.abs())))
+    scale = y1.abs()
+    torch.maximum(scale, y0.abs(), out=scale).mul_(rtol_).add_(atol_)
+    return h * norm(error.div_(scale))
 
 
 def next_step(h: Times, ratio: Times, order: int) -> Times:
@@ -58,15 +70,23 @@ def next_step(h: Times, ratio: Times, order: int) -> Times:
 
 
 def first_step(
-    f: VectorField, t: Times, y: State, slope: State, rtol: Times, atol: Times, args: tuple[Tensor, ...], order: int
+    f: VectorField,
+    t: Times,
+    y: State,
+    slope: State,
+    rtol: Times,
+    atol: Times,
+    args: tuple[Tensor, ...],
+    order: int,
+    norm: Norm,
 ) -> Times:
     """A first step size by the rule of Hairer et al.; calls f once. Not finite where the slope is not."""
     scale = torch.addcmul(per_sample(atol, y), per_sample(rtol, y), y.abs())
-    d0, d1 = rms(y / scale), rms(slope / scale)
+    d0, d1 = norm(y / scale), norm(slope / scale)
     small = (d0 < 1e-5) | (d1 < 1e-5)
     h0 = torch.where(small, 1e-6, 0.01 * d0 / torch.where(small, 1, d1))
     ahead = f((t + h0).to(y.dtype), torch.addcmul(y, per_sample(h0, y), slope), *args).to(y.dtype)
-    d2 = rms((ahead - slope) / scale) / h0
+    d2 = norm((ahead - slope) / scale) / h0
     still = (d1 <= 1e-15) & (d2 <= 1e-15)
     h1 = torch.where(
         still,

@@ -1,50 +1,32 @@
-"""The adaptive solver: every sample has its own time, step size, tolerance, status and count of work."""
+"""The solver's entry: what may be asked of it, and how each wish is carried out."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from enum import IntEnum
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odefend.errors import InvalidInput, unknown
-from odefend.solver.control import Tolerance, error_ratio, first_step, next_step, tolerances
-from odefend.solver.step import Attempt, VectorField, attempt, interpolate
-from odefend.solver.tableau import METHODS, Tableau
-from odefend.tensors import Counts, Index, Mask, State, Times
+from odefend.solver.adjoint import Adjoint
+from odefend.solver.control import Norm, Tolerance, rms, tolerances
+from odefend.solver.integrate import PADDED_ROWS
+from odefend.solver.methods import METHODS
+from odefend.solver.problem import Plan, Problem
+from odefend.solver.solution import Solution, Statistics, StepLog
+from odefend.solver.step import VectorField
+from odefend.tensors import State, Times
 
+COUPLINGS = ("sample", "batch")
 ENDS = ("interpolate", "clip")
-GRADIENTS = ("unrolled", "exact")
-
-PADDED_ROWS = 16
-"""Below this many rows the linear algebra kernels may round differently, so smaller active sets are padded."""
+GRADIENTS = ("unrolled", "exact", "torchdiffeq", "checkpoint", "adjoint")
 
 
-class Status(IntEnum):
-    """How the integration of one sample ended."""
+RECOMPUTED = ("checkpoint", "adjoint")
+"""The gradient modes that keep no intermediate values."""
 
-    SUCCESS = 0
-    MAX_STEPS = 1
-    STEP_UNDERFLOW = 2
-    NON_FINITE = 3
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """The work done for each sample: evaluations of f, accepted and rejected steps."""
-
-    nfe: Counts
-    accepted: Counts
-    rejected: Counts
-
-
-@dataclass(frozen=True)
-class Solution:
-    """`y` at t1 where `status` is SUCCESS, else the last finite accepted state; `stats` per sample."""
-
-    y: State
-    status: Counts
-    stats: Statistics
+CACHED_BYTES = 2**21
+"""How large a state may be to stay in a core's cache; measured with `make bench`."""
 
 
 def solve(
@@ -54,247 +36,194 @@ def solve(
     t1: float | Tensor = 1.0,
     *,
     args: Sequence[Tensor] = (),
+    times: Sequence[float] | Tensor | None = None,
     method: str = "dopri5",
     tolerance: Tolerance = 1e-3,
+    step: float | None = None,
     max_steps: int = 1000,
+    coupling: str = "sample",
     end: str = "interpolate",
     gradient: str = "unrolled",
+    adjoint_tolerance: Tolerance | None = None,
+    norm: Norm = rms,
+    log: bool = False,
 ) -> Solution:
     """Integrate dy/dt = f(t, y, *args) from t0 to t1, each sample of the batch on its own.
 
     f is called with t of shape (B,) in the dtype of y, with y of shape (B, ...) and with args whose rows follow the
     batch; samples that are done leave it, so B shrinks. An answer never depends on the neighbours in the batch.
 
+    t0, t1: one time or one per sample; t1 < t0 integrates backwards.
+    times: where else the state is wanted: one increasing sequence from t0 to t1 (decreasing where t1 < t0), or one per
+        sample (batch, times). The answer is `Solution.path`.
+    method: one of `METHODS`. Those without an error estimate take steps of size `step`, shortened to end at every one
+        of `times` and at t1, and use no tolerance.
     tolerance: one value for rtol and atol, a pair (rtol, atol), or one value per sample; > 0.
+    max_steps: attempts per sample, after which its status is MAX_STEPS.
+    coupling: "batch" gives the whole batch one step size and one error norm, as torchdiffeq does: a control, in which
+        answers do depend on the neighbours and one broken sample breaks all. Needs one t0, t1 and tolerance.
     end: "interpolate" steps past t1 and evaluates the step's quartic there, as torchdiffeq does (f sees t > t1);
         "clip" shortens the last step to end at t1.
-    gradient: "unrolled" differentiates the accepted steps with their sizes held constant; "exact" differentiates
-        everything but the decision to accept: the first step, the step sizes, the times given to f, the rejected
-        attempts and the interpolation coordinate.
-    max_steps: attempts per sample, after which its status is MAX_STEPS.
+    gradient: what backward() differentiates.
+        "unrolled": the accepted steps, with their sizes held constant.
+        "exact": everything but the decision to accept: the first step, the step sizes, the times given to f, the
+            rejected attempts and the interpolation coordinate.
+        "torchdiffeq": as unrolled, and the first step size too, which is what backward() through torchdiffeq 0.2.5
+            differentiates.
+        "checkpoint": as unrolled, in less memory: of each step only where it began is kept, and the stages are
+            computed again.
+        "adjoint": the continuous adjoint equation (arXiv 1806.07366), integrated backwards with a tolerance of its
+            own. With coupling "sample" each sample's error is the larger of the norms of its state and its adjoint;
+            with "batch" the error is torchdiffeq's, over (t, state, adjoint, parameters' adjoint). f must be an
+            nn.Module, whose parameters are known, or depend on no parameters that require a gradient. Samples that
+            did not succeed get gradient 0; where only the backward integration fails, NaN.
+    norm: the size of each sample of an error that has been divided by its tolerance.
+    log: whether to keep every attempted step in `Solution.log`.
 
     Trouble with one sample is a status, and the others go on. Raises InvalidInput for wrong use.
     """
-    _check(y0, method, end, gradient, max_steps)
-    batch, device = len(y0), y0.device
-    start = torch.as_tensor(t0, dtype=torch.float64, device=device).expand(batch)
-    stop = torch.as_tensor(t1, dtype=torch.float64, device=device).expand(batch)
-    if not bool((torch.isfinite(start) & torch.isfinite(stop) & (start <= stop)).all()):
-        raise InvalidInput("t0 and t1: expected finite times with t0 <= t1. Swap them or check their values.")
-    rtol, atol = tolerances(tolerance, batch, device)
-    run = _Run(
-        _padded(f, min(batch, PADDED_ROWS)),
-        METHODS[method],
-        end == "clip",
-        gradient == "exact" and torch.is_grad_enabled(),
-        max_steps,
-    )
-    return run(y0, start, stop, rtol, atol, tuple(args))
+    _check(y0, method, step, end, gradient, coupling, max_steps)
+    batch = len(y0)
+    start, stop, wanted = _times(t0, t1, times, batch, y0.device)
+    rtol, atol = tolerances(tolerance, batch, y0.device)
+    back = (rtol, atol) if adjoint_tolerance is None else tolerances(adjoint_tolerance, batch, y0.device)
+    if not batch:
+        return _nothing(y0, wanted, log)
+    problem = Problem(f, y0, start, stop, rtol, atol, *back, wanted, tuple(args))
+    plan = Plan(METHODS[method], step, max_steps, end == "clip", gradient, norm, log)
+    adjoint = gradient == "adjoint" and torch.is_grad_enabled()
+    parameters = [p for p in f.parameters() if p.requires_grad] if isinstance(f, nn.Module) else []
+    if coupling == "batch":
+        _check_uniform(problem)
+        whole, shared = problem.as_one_sample(), (*parameters, *(arg for arg in args if arg.requires_grad))
+        solution = Adjoint(whole, plan, shared, published=True).solve() if adjoint else whole.integrate(plan)
+        return _for_each(solution, batch)
+    parts = problem.parts(_part_rows(y0, stored=torch.is_grad_enabled() and gradient not in RECOMPUTED))
+    if adjoint:
+        return _joined([Adjoint(part, plan, tuple(parameters), published=False).solve() for part in parts])
+    return _joined([part.integrate(plan) for part in parts])
 
 
-def _check(y0: Tensor, method: str, end: str, gradient: str, max_steps: int) -> None:
-    for kind, name, known in (("method", method, METHODS), ("end", end, ENDS), ("gradient mode", gradient, GRADIENTS)):
+def _part_rows(y0: State, *, stored: bool) -> int:
+    """How many samples to integrate at once.
+
+    On a CPU as many as keep a state within the cache; all where the steps are stored for the backward pass, which
+    reads them from memory anyway.
+    """
+    size = y0[0].numel() * y0.element_size()
+    if stored or y0.device.type != "cpu" or not size:
+        return len(y0)
+    return max(PADDED_ROWS, CACHED_BYTES // size)
+
+
+def _check(y0: Tensor, method: str, step: float | None, end: str, gradient: str, coupling: str, max_steps: int) -> None:
+    for kind, name, known in (
+        ("method", method, METHODS),
+        ("end", end, ENDS),
+        ("gradient mode", gradient, GRADIENTS),
+        ("coupling", coupling, COUPLINGS),
+    ):
         if name not in known:
             raise unknown(kind, name, known)
+    check_step(method, step)
     if max_steps < 1:
         raise InvalidInput(f"max_steps: expected at least 1, got {max_steps}.")
     if y0.ndim < 2 or not y0.is_floating_point():
         raise InvalidInput(f"y0: expected a floating-point state (batch, ...), got {y0.dtype} of {tuple(y0.shape)}.")
 
 
-def _padded(f: VectorField, rows: int) -> VectorField:
-    """f called on at least `rows` samples (repeating some), so that its rounding does not change as samples leave."""
-
-    def padded(t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
-        count = len(y)
-        if count >= rows:
-            return f(t, y, *args)
-        index = torch.arange(rows, device=y.device) % count
-        return f(t[index], y[index], *(arg[index] for arg in args))[:count]
-
-    return padded
+def check_step(method: str, step: float | None) -> None:
+    """Raise InvalidInput unless a step size is given exactly to the methods that need one."""
+    if METHODS[method].adaptive:
+        if step is not None:
+            raise InvalidInput(f"step: expected none, since {method} chooses its steps by the tolerance; got {step:g}.")
+    elif step is None or not 0 < step < math.inf:
+        raise InvalidInput(f"step: expected a positive step size, which {method} needs; got {step}. Try step=0.1.")
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The samples still under way: where each stands, and its position `index` in the caller's batch."""
-
-    index: Index
-    t: Times
-    h: Times
-    stop: Times
-    rtol: Times
-    atol: Times
-    y: State
-    f: State
-    attempts: Counts
-    accepted: Counts
-    finite: Mask  # whether the latest attempt was
-    args: tuple[Tensor, ...]
-
-    def take(self, rows: Tensor) -> "_Rows":
-        """Some of the samples, by index or mask."""
-        own = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "args"}
-        return _Rows(**own, args=tuple(arg[rows] for arg in self.args))
-
-    def join(self, other: "_Rows") -> "_Rows":
-        """These samples and those."""
-        own = {
-            field.name: torch.cat([getattr(self, field.name), getattr(other, field.name)])
-            for field in fields(self)
-            if field.name != "args"
-        }
-        return _Rows(**own, args=tuple(torch.cat(pair) for pair in zip(self.args, other.args, strict=True)))
-
-    def replace(self, **changes: Tensor) -> "_Rows":
-        return _Rows(**{**vars(self), **changes})
-
-
-class _Run:
-    """One call of `solve`: the loop and what has come out of it."""
-
-    def __init__(self, f: VectorField, tableau: Tableau, clip: bool, exact: bool, max_steps: int) -> None:
-        self.f, self.tableau, self.clip, self.exact, self.max_steps = f, tableau, clip, exact, max_steps
-        self.finished: list[tuple[_Rows, State, Status]] = []
-
-    def __call__(
-        self, y0: State, start: Times, stop: Times, rtol: Times, atol: Times, args: tuple[Tensor, ...]
-    ) -> Solution:
-        rows = self.start(y0, start, stop, rtol, atol, args)
-        while len(rows.index):
-            rows = self.drop_hopeless(rows)
-            if len(rows.index):
-                rows = self.advance(rows)
-        return self.collect(y0, start < stop)
-
-    def controlling(self) -> torch.set_grad_enabled:
-        """The context in which step sizes are computed: with gradients in exact mode only."""
-        return torch.set_grad_enabled(self.exact)
-
-    def start(self, y0: State, start: Times, stop: Times, rtol: Times, atol: Times, args: tuple[Tensor, ...]) -> _Rows:
-        zeros = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
-        index = torch.arange(len(y0), device=y0.device)
-        finite = torch.ones_like(zeros, dtype=torch.bool)
-        rows = _Rows(index, start, torch.zeros_like(start), stop, rtol, atol, y0, y0, zeros, zeros, finite, args)
-        rows = self.finish(rows, start == stop, rows.y, Status.SUCCESS)
-        if not len(rows.index):
-            return rows
-        slope = self.f(rows.t.to(y0.dtype), rows.y, *rows.args).to(y0.dtype)
-        with self.controlling():
-            h = first_step(self.f, rows.t, rows.y, slope, rows.rtol, rows.atol, rows.args, self.tableau.order)
-            # As torchdiffeq does with a first step that is not finite (a slope whose norm overflows).
-            h = torch.where(torch.isfinite(h), h, 1e-6 * (rows.stop - rows.t))
-        rows = rows.replace(f=slope, h=h)
-        healthy = torch.isfinite(rows.y.flatten(1)).all(1) & torch.isfinite(slope.flatten(1)).all(1)
-        return self.finish(rows, ~healthy, rows.y, Status.NON_FINITE)
-
-    def finish(self, rows: _Rows, done: Mask, y: State, status: Status) -> _Rows:
-        """Put the samples that are `done` aside, with their state among `y`; the others remain."""
-        if not bool(done.any()):
-            return rows
-        self.finished.append((rows.take(done), y[done], status))
-        return rows.take(~done)
-
-    def drop_hopeless(self, rows: _Rows) -> _Rows:
-        """Finish the samples that have used up their attempts or whose step is below 10 ulp of the time."""
-        spent = rows.attempts >= self.max_steps
-        magnitude = torch.maximum(rows.t.detach().abs(), rows.stop.abs())
-        ulp = torch.nextafter(magnitude, torch.full_like(magnitude, torch.inf)) - magnitude
-        tiny = ~spent & ~(rows.h.detach() >= 10 * ulp)
-        hopeless = spent | tiny
-        if not bool(hopeless.any()):
-            return rows
-        for status, mask in (
-            (Status.MAX_STEPS, spent),
-            (Status.STEP_UNDERFLOW, tiny & rows.finite),
-            (Status.NON_FINITE, tiny & ~rows.finite),
-        ):
-            self.finish(rows, mask, rows.y, status)
-        return rows.take(~hopeless)
-
-    def advance(self, rows: _Rows) -> _Rows:
-        """Attempt one step for every sample: move those that accept it, finish those that reach their end."""
-        with self.controlling():
-            left = rows.stop - rows.t
-            h = torch.minimum(rows.h, left) if self.clip else rows.h
-        step, ratio = self.attempt(rows, h)
-        finite = torch.isfinite(ratio)
-        if not bool(finite.all()):
-            failed = rows.take(~finite)
-            with self.controlling():
-                failed = failed.replace(
-                    h=next_step(h[~finite], ratio[~finite].detach(), self.tableau.order),
-                    attempts=failed.attempts + 1,
-                    finite=torch.zeros_like(failed.finite),
-                )
-            rows, h = rows.take(finite), h[finite]
-            if not len(rows.index):
-                return failed
-            # 0 * NaN is NaN: a graph that holds a broken sample would spoil its neighbours' gradients.
-            if torch.is_grad_enabled():
-                step, ratio = self.attempt(rows, h)
-            else:
-                step, ratio = step.take(finite.nonzero()[:, 0]), ratio[finite]
-            return self.move(rows, h, step, ratio).join(failed)
-        return self.move(rows, h, step, ratio)
-
-    def attempt(self, rows: _Rows, h: Times) -> tuple[Attempt, Times]:
-        step = attempt(self.f, rows.t, h, rows.y, rows.f, rows.args, self.tableau)
-        with self.controlling():
-            ratio = error_ratio(step.error(h, self.tableau), rows.y, step.y, rows.rtol, rows.atol)
-        return step, ratio
-
-    def move(self, rows: _Rows, h: Times, step: Attempt, ratio: Times) -> _Rows:
-        accept = ratio <= 1
-        with self.controlling():
-            t = rows.t + h
-            if self.clip:
-                t = torch.where(h >= rows.stop - rows.t, rows.stop, t)
-        done = accept & (t >= rows.stop)
-        self.reach(rows, h, step, done)
-        with self.controlling():
-            moved = rows.replace(
-                t=torch.where(accept, t, rows.t),
-                h=next_step(h, ratio, self.tableau.order),
-                attempts=rows.attempts + 1,
-                accepted=rows.accepted + accept,
-                finite=torch.ones_like(rows.finite),
-            )
-        if bool(accept.all()):
-            moved = moved.replace(y=step.y, f=step.f)
-        else:
-            gone = accept.nonzero()[:, 0]
-            moved = moved.replace(
-                y=rows.y.index_copy(0, gone, step.y[gone]), f=rows.f.index_copy(0, gone, step.f[gone])
-            )
-        return moved.take(~done) if bool(done.any()) else moved
-
-    def reach(self, rows: _Rows, h: Times, step: Attempt, done: Mask) -> None:
-        """Record the samples whose accepted step reaches t1."""
-        index = done.nonzero()[:, 0]
-        if not len(index):
-            return
-        there, size, last = rows.take(index), h[index], step.take(index)
-        if self.clip:
-            y = last.y
-        else:
-            with self.controlling():
-                x = (there.stop - there.t) / size
-            y = interpolate(last, there.y, size, x, self.tableau)
-        ended = there.replace(attempts=there.attempts + 1, accepted=there.accepted + 1)
-        self.finished.append((ended, y, Status.SUCCESS))
-
-    def collect(self, y0: State, started: Mask) -> Solution:
-        """Everything that finished, in the caller's order."""
-        if not len(y0):
-            none = torch.zeros(0, dtype=torch.int64, device=y0.device)
-            return Solution(y0, none, Statistics(none, none, none))
-        order = torch.argsort(torch.cat([rows.index for rows, _, _ in self.finished]))
-        attempts = torch.cat([rows.attempts for rows, _, _ in self.finished])[order]
-        accepted = torch.cat([rows.accepted for rows, _, _ in self.finished])[order]
-        status = torch.cat([torch.full_like(rows.index, status) for rows, _, status in self.finished])[order]
-        # Two evaluations choose the first step; the last stage of a step is the first of the next.
-        nfe = 2 * started + (len(self.tableau.c) - 1) * attempts
-        return Solution(
-            torch.cat([y for _, y, _ in self.finished])[order], status, Statistics(nfe, accepted, attempts - accepted)
+def _times(
+    t0: float | Tensor, t1: float | Tensor, times: Sequence[float] | Tensor | None, batch: int, device: torch.device
+) -> tuple[Times, Times, Tensor]:
+    """(start, stop, requested times), one row per sample."""
+    start, stop = (_per_sample(name, t, batch, device) for name, t in (("t0", t0), ("t1", t1)))
+    if times is None:
+        return start, stop, start[:, None][:, :0]
+    wanted = torch.as_tensor(times, dtype=torch.float64, device=device)
+    if wanted.ndim not in (1, 2) or (wanted.ndim == 2 and len(wanted) != batch):
+        raise InvalidInput(
+            f"times: expected one sequence of times or one per sample ({batch}, any), got {tuple(wanted.shape)}."
         )
+    wanted = wanted.expand(batch, -1)
+    forwards = torch.where(stop < start, -1.0, 1.0)[:, None]
+    steps = torch.cat([start[:, None], wanted, stop[:, None]], 1).diff(dim=1) * forwards
+    if not bool((steps >= 0).all()):
+        raise InvalidInput("times: expected them in order from t0 to t1, got times outside or out of order. Sort them.")
+    return start, stop, wanted
+
+
+def _per_sample(name: str, t: float | Tensor, batch: int, device: torch.device) -> Times:
+    if isinstance(t, Tensor) and t.requires_grad:
+        raise InvalidInput(f"{name}: expected a time without gradient; times are not differentiated. Detach it.")
+    t = torch.as_tensor(t, dtype=torch.float64, device=device)
+    if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, batch)):
+        raise InvalidInput(f"{name}: expected one time or one per sample ({batch}), got shape {tuple(t.shape)}.")
+    if not bool(torch.isfinite(t).all()):
+        raise InvalidInput(f"{name}: expected a finite time, got {t[~torch.isfinite(t)].reshape(-1)[0].item()}.")
+    return t.expand(batch)
+
+
+def _check_uniform(problem: Problem) -> None:
+    tolerances = (problem.rtol, problem.atol, problem.back_rtol, problem.back_atol)
+    values = (problem.start, problem.stop, *tolerances, *problem.times.T)
+    if any(bool((value != value[0]).any()) for value in values):
+        raise InvalidInput(
+            "coupling: expected one t0, t1, tolerance and set of times for a batch that shares its steps, got different "
+            "ones. Use coupling='sample'."
+        )
+
+
+def _for_each(solution: Solution, batch: int) -> Solution:
+    """A solution of the batch as one sample, told for each of its samples."""
+    stats, log, path = solution.stats, solution.log, solution.path
+    if log is not None:
+        log = StepLog(
+            torch.arange(batch, device=log.sample.device).repeat_interleave(len(log.sample)),
+            **{name: value.repeat(batch) for name, value in vars(log).items() if name != "sample"},
+        )
+    return Solution(
+        solution.y[0],
+        solution.status.expand(batch),
+        Statistics(*(count.expand(batch) for count in (stats.nfe, stats.accepted, stats.rejected))),
+        path[0].transpose(0, 1),
+        log,
+    )
+
+
+def _joined(parts: Sequence[Solution]) -> Solution:
+    """The solutions of consecutive parts of a batch as one."""
+    if len(parts) == 1:
+        return parts[0]
+    stats = [vars(part.stats) for part in parts]
+    logs = [part.log for part in parts if part.log is not None]
+    log = None
+    if logs:
+        first = torch.tensor([0, *(len(part.y) for part in parts[:-1])]).cumsum(0)
+        samples = torch.cat([one.sample + offset for one, offset in zip(logs, first, strict=True)])
+        log = replace(
+            StepLog(**{name: torch.cat([getattr(one, name) for one in logs]) for name in vars(logs[0])}), sample=samples
+        )
+    return Solution(
+        torch.cat([part.y for part in parts]),
+        torch.cat([part.status for part in parts]),
+        Statistics(**{name: torch.cat([one[name] for one in stats]) for name in stats[0]}),
+        torch.cat([part.path for part in parts]),
+        log,
+    )
+
+
+def _nothing(y0: State, times: Tensor, log: bool) -> Solution:
+    """The solution for no samples."""
+    none, moments = y0.new_zeros(0, dtype=torch.int64), y0.new_zeros(0, dtype=torch.float64)
+    path = y0.new_zeros(0, times.shape[1], *y0.shape[1:])
+    empty = StepLog(none, moments, moments, moments, moments, none.bool()) if log else None
+    return Solution(y0, none, Statistics(none, none, none), path, empty)

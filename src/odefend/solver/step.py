@@ -8,32 +8,58 @@ import torch
 from torch import Tensor
 
 from odefend.solver.tableau import Tableau
-from odefend.tensors import Index, State, Times
+from odefend.tensors import Mask, State, Times
 
 VectorField = Callable[..., Tensor]
 """f(t, y, *args) -> dy/dt with t of shape (B,) and y, dy/dt of shape (B, ...)."""
 
 
-class _WeightedSum(torch.autograd.Function):
-    """sum_j weights_j * terms_j without an intermediate per term, neither kept nor differentiated through."""
+class _Move(torch.autograd.Function):
+    """y + h sum_j weights_j * terms_j in one node, without an intermediate per term."""
 
     @staticmethod
-    def forward(ctx: Any, weights: tuple[float, ...], *terms: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: tuple[float, ...], y: Tensor, h: Tensor, *terms: Tensor) -> Tensor:
+        total = weighted_sum(weights, terms)
         ctx.weights = weights
-        total = terms[0] * weights[0]
-        for weight, term in zip(weights[1:], terms[1:], strict=True):
-            total.add_(term, alpha=weight)
-        return total
+        if ctx.needs_input_grad[2]:
+            ctx.save_for_backward(h, total)
+            return torch.addcmul(y, h, total)
+        ctx.save_for_backward(h)
+        return torch.addcmul(y, h, total, out=total)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return (None, *(grads[0] * weight for weight in ctx.weights))
+        (grad,), (h, *total) = grads, ctx.saved_tensors
+        for_h = (grad * total[0]).flatten(1).sum(1).view_as(h) if total else None
+        scaled = grad * h
+        wanted = ctx.needs_input_grad[3:]
+        return (
+            None,
+            grad,
+            for_h,
+            *(scaled * weight if want else None for weight, want in zip(ctx.weights, wanted, strict=True)),
+        )
 
 
 def weighted_sum(weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
-    """sum_j weights_j * terms_j, skipping zero weights; at least one weight is not zero."""
-    pairs = [(weight, term) for weight, term in zip(weights, terms, strict=True) if weight]
-    return _WeightedSum.apply(tuple(weight for weight, _ in pairs), *(term for _, term in pairs))
+    """sum_j weights_j * terms_j; with one new tensor where no gradient is wanted."""
+    add = Tensor.add if torch.is_grad_enabled() else Tensor.add_
+    total = terms[0] * weights[0]
+    for weight, term in zip(weights[1:], terms[1:], strict=True):
+        total = add(total, term, alpha=weight)
+    return total
+
+
+def moved(y: State, scale: Tensor, weights: Sequence[float], terms: Sequence[State]) -> State:
+    """y + scale * sum_j weights_j * terms_j, `scale` as `per_sample` gives it; differentiable in all tensors."""
+    weights, terms = _needed(weights, terms)
+    return _Move.apply(weights, y, scale, *terms)
+
+
+def _needed(weights: Sequence[float], terms: Sequence[State]) -> tuple[tuple[float, ...], tuple[State, ...]]:
+    """The weights that are not zero, and their terms."""
+    chosen = [j for j, weight in enumerate(weights) if weight]
+    return tuple(weights[j] for j in chosen), tuple(terms[j] for j in chosen)
 
 
 def per_sample(values: Tensor, like: State) -> Tensor:
@@ -43,19 +69,24 @@ def per_sample(values: Tensor, like: State) -> Tensor:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What an attempted step of size h from (t, y) found: the state at t + h, its slope, and all stages' slopes."""
+    """What an attempted step of size h from (t, y) found: the state at t + h, and all stages' slopes.
+
+    The last stage of an adaptive method is the slope at the new state.
+    """
 
     y: State
-    f: State
     stages: tuple[State, ...]
 
-    def take(self, rows: Index) -> "Attempt":
-        """The same for some of the samples."""
-        return Attempt(self.y[rows], self.f[rows], tuple(stage[rows] for stage in self.stages))
+    def take(self, chosen: Mask) -> "Attempt":
+        """The same for the chosen samples."""
+        if bool(chosen.all()):
+            return self
+        rows = chosen.nonzero()[:, 0]
+        return Attempt(self.y[rows], tuple(stage[rows] for stage in self.stages))
 
-    def error(self, h: Times, tableau: Tableau) -> State:
-        """The embedded estimate of the local error."""
-        return per_sample(h, self.y) * weighted_sum(tableau.error, self.stages)
+    def error(self, tableau: Tableau) -> State:
+        """The embedded estimate of the local error of an adaptive method, per unit of step size."""
+        return weighted_sum(*_needed(tableau.error, self.stages))
 
 
 def attempt(
@@ -66,20 +97,17 @@ def attempt(
     stages = [slope]
     state = y
     for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
-        state = torch.addcmul(y, scale, weighted_sum(row, stages))
+        state = moved(y, scale, row, stages)
         stages.append(f((t + c * h).to(y.dtype), state, *args).to(y.dtype))
-    return Attempt(state, stages[-1], tuple(stages))
+    if not tableau.adaptive:
+        state = moved(y, scale, tableau.weights, stages)
+    return Attempt(state, tuple(stages))
 
 
 def interpolate(done: Attempt, y: State, h: Times, x: Tensor, tableau: Tableau) -> State:
-    """The state at t + x h for 0 <= x <= 1: the quartic through both ends, both slopes and the midpoint.
-
-    Shampine 1986 (doi 10.1090/S0025-5718-1986-0815836-3); `y` is the state that the step `done` began at.
-    """
-    scale, x = per_sample(h, y), per_sample(x, y)
-    middle = torch.addcmul(y, scale, weighted_sum(tableau.middle, done.stages))
-    f0, f1 = scale * done.stages[0], scale * done.f
-    a = 2 * (f1 - f0) - 8 * (done.y + y) + 16 * middle
-    b = 5 * f0 - 3 * f1 + 18 * y + 14 * done.y - 32 * middle
-    c = f1 - 4 * f0 - 11 * y - 5 * done.y + 16 * middle
-    return y + x * (f0 + x * (c + x * (b + x * a)))
+    """The state at t + x h for 0 <= x <= 1, with `y` the state that the step `done` began at."""
+    powers = torch.stack([x, x**2, x**3, x**4]).double()
+    weights = x.new_tensor(tableau.interpolant).double().T @ powers * h
+    for weight, stage in zip(weights, done.stages, strict=True):
+        y = torch.addcmul(y, per_sample(weight, y), stage)
+    return y

@@ -1,0 +1,74 @@
+"""Steps whose size follows the estimated error."""
+
+import torch
+from torch import Tensor
+
+from odefend.solver.control import Norm, error_ratio, first_step, next_step, rms
+from odefend.solver.rows import Rows
+from odefend.solver.step import Attempt, VectorField, attempt, interpolate
+from odefend.solver.tableau import Tableau
+from odefend.tensors import State, Times
+
+
+class AdaptiveSteps:
+    """Step sizes by the rules of `control`.
+
+    `times_grad` and `control_grad` say whether times, and also the judgement of errors and the sizes that follow from
+    it, are differentiated.
+    """
+
+    def __init__(
+        self, f: VectorField, tableau: Tableau, norm: Norm, clip: bool, times_grad: bool, control_grad: bool
+    ) -> None:
+        self.f, self.tableau, self.norm, self.clip = f, tableau, norm, clip
+        self.times_grad, self.control_grad = times_grad, control_grad
+        self.nfe_first, self.nfe_each = 2, tableau.stages - 1
+
+    def begin(self, rows: Rows) -> Rows:
+        """With the slope and a first step size."""
+        slope = self.f(rows.t.to(rows.y.dtype), rows.y, *rows.args).to(rows.y.dtype)
+        with torch.set_grad_enabled(self.times_grad):
+            h = first_step(
+                self.f, rows.t, rows.y, slope, rows.rtol, rows.atol, rows.args, self.tableau.order, self.norm
+            )
+            # As torchdiffeq does with a first step that is not finite (a slope whose norm overflows).
+            h = torch.where(torch.isfinite(h), h, 1e-6 * (rows.stop - rows.t))
+        return rows.replace(slope=slope, h=h)
+
+    def choose(self, rows: Rows) -> tuple[Times, Times]:
+        """(size, end) of the next step."""
+        with torch.set_grad_enabled(self.times_grad):
+            if not self.clip:
+                return rows.h, rows.t + rows.h
+            left = rows.stop - rows.t
+            return torch.minimum(rows.h, left), torch.where(rows.h >= left, rows.stop, rows.t + rows.h)
+
+    def attempt(self, rows: Rows, h: Times) -> Attempt:
+        """The step from where the samples stand."""
+        return attempt(self.f, rows.t, h, rows.y, rows.slope, rows.args, self.tableau)
+
+    def judge(self, rows: Rows, h: Times, step: Attempt) -> Times:
+        """The estimated error over what is tolerated."""
+        with torch.set_grad_enabled(self.control_grad):
+            error = step.error(self.tableau)
+            return error_ratio(self.norm, error, h, rows.y, step.y, rows.rtol, rows.atol)
+
+    def error(self, h: Times, step: Attempt) -> Times:
+        """The RMS of the estimated error."""
+        with torch.no_grad():
+            return h * rms(step.error(self.tableau))
+
+    def resize(self, h: Times, ratio: Times) -> Times:
+        """The size to try next after a step of size h."""
+        with torch.set_grad_enabled(self.control_grad):
+            return next_step(h, ratio, self.tableau.order)
+
+    def arrived(self, rows: Rows, h: Times, step: Attempt) -> State:
+        """The states at `rows.stop` of samples whose step reached it."""
+        return step.y if self.clip else self.between(rows, h, step, rows.stop)
+
+    def between(self, rows: Rows, h: Times, step: Attempt, at: Tensor) -> State:
+        """The states at times within the step."""
+        with torch.set_grad_enabled(self.times_grad):
+            x = (at - rows.t) / h
+        return interpolate(step, rows.y, h, x, self.tableau)

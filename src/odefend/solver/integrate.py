@@ -1,0 +1,206 @@
+"""The loop of attempted steps: every sample has its own time, step size, tolerance, status and count of work."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from odefend.solver.adaptive import AdaptiveSteps
+from odefend.solver.fixed import FixedSteps
+from odefend.solver.rows import Rows
+from odefend.solver.solution import Solution, Statistics, Status, StepLog
+from odefend.solver.step import Attempt, VectorField
+from odefend.tensors import Counts, Index, Mask, State, Times
+
+PADDED_ROWS = 16
+"""Below this many rows the linear algebra kernels may round differently, so smaller active sets are padded."""
+
+Listener = Callable[[Rows, Times, Attempt, Mask], None]
+"""Is told of every attempt: the samples before it, the step sizes, what was found, and who accepts."""
+
+
+def padded(f: VectorField, rows: int) -> VectorField:
+    """f called on at least `rows` samples (repeating some), so that its rounding does not change as samples leave."""
+
+    def at_least(t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
+        count = len(y)
+        if count >= rows:
+            return f(t, y, *args)
+        index = torch.arange(rows, device=y.device) % count
+        return f(t[index], y[index], *(arg[index] for arg in args))[:count]
+
+    return at_least
+
+
+class Integration:
+    """One solve forwards in time, and what has come out of it so far.
+
+    `store` is False where the backward pass is to compute the stages of a step again ("checkpoint").
+    """
+
+    def __init__(
+        self,
+        steps: AdaptiveSteps | FixedSteps,
+        max_steps: int,
+        *,
+        store: bool = True,
+        log: bool = False,
+        listener: Listener | None = None,
+    ) -> None:
+        self.steps, self.max_steps, self.store, self.listener = steps, max_steps, store, listener
+        self.finished: list[tuple[Rows, State, Status]] = []
+        self.visited: list[tuple[Index, Counts, State]] = []
+        self.logged: list[tuple[Tensor, ...]] | None = [] if log else None
+
+    def __call__(
+        self, y0: State, start: Times, stop: Times, rtol: Times, atol: Times, times: Tensor, args: tuple[Tensor, ...]
+    ) -> Solution:
+        """From `start` to `stop` >= start, with the state also at the increasing `times` (batch, any) between them."""
+        zeros = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
+        index = torch.arange(len(y0), device=y0.device)
+        finite = torch.isfinite(y0.detach().flatten(1)).all(1)
+        none = torch.zeros_like(start)
+        rows = Rows(index, start, none, stop, rtol, atol, times, zeros, y0, y0, zeros, zeros, finite, args)
+        rows = self.finish(rows, ~finite, y0, Status.NON_FINITE)
+        while times.shape[1] and bool((at_start := rows.wanted == rows.t).any()):
+            rows = self.visit(rows, at_start, rows.y[at_start])
+        rows = self.finish(rows, rows.t == rows.stop, rows.y, Status.SUCCESS)
+        if len(rows.index):
+            rows = self.steps.begin(rows)
+            broken = ~torch.isfinite(rows.slope.detach().flatten(1)).all(1)
+            rows = self.finish(rows, broken, rows.y, Status.NON_FINITE)
+        while len(rows.index):
+            rows = self.drop_hopeless(rows)
+            if len(rows.index):
+                rows = self.advance(rows)
+        return self.collect(finite & (start < stop), times)
+
+    def finish(self, rows: Rows, done: Mask, y: State, status: Status) -> Rows:
+        """Put the samples that are `done` aside, with their state among `y`; the others remain."""
+        if not bool(done.any()):
+            return rows
+        self.finished.append((rows.take(done), y[done], status))
+        return rows.take(~done)
+
+    def visit(self, rows: Rows, here: Mask, y: State) -> Rows:
+        """Note the states `y` of the samples that are `here`, at a time where they are wanted."""
+        self.visited.append((rows.index[here], rows.due[here], y))
+        return rows.replace(due=rows.due + here)
+
+    def drop_hopeless(self, rows: Rows) -> Rows:
+        """Finish the samples that have used up their attempts or whose step is below 10 ulp of the time."""
+        spent = rows.attempts >= self.max_steps
+        magnitude = torch.maximum(rows.t.detach().abs(), rows.stop.abs())
+        ulp = torch.nextafter(magnitude, torch.full_like(magnitude, torch.inf)) - magnitude
+        tiny = ~spent & ~(rows.h.detach() >= 10 * ulp)
+        hopeless = spent | tiny
+        if not bool(hopeless.any()):
+            return rows
+        for status, mask in (
+            (Status.MAX_STEPS, spent),
+            (Status.STEP_UNDERFLOW, tiny & rows.finite),
+            (Status.NON_FINITE, tiny & ~rows.finite),
+        ):
+            self.finish(rows, mask, rows.y, status)
+        return rows.take(~hopeless)
+
+    def advance(self, rows: Rows) -> Rows:
+        """Attempt one step for every sample: move those that accept it, finish those that reach their end."""
+        h, end = self.steps.choose(rows)
+        step, ratio = self.attempt(rows, h)
+        finite = torch.isfinite(ratio)
+        if bool(finite.all()):
+            return self.move(rows, h, end, step, ratio)
+        failed = rows.take(~finite)
+        failed = failed.replace(
+            h=self.steps.resize(h[~finite], ratio[~finite].detach()),
+            attempts=failed.attempts + 1,
+            finite=torch.zeros_like(failed.finite),
+        )
+        rows, h, end = rows.take(finite), h[finite], end[finite]
+        if not len(rows.index):
+            return failed
+        # 0 * NaN is NaN: a graph that holds a broken sample would spoil its neighbours' gradients.
+        if torch.is_grad_enabled():
+            step = self.stages(rows, h)
+            ratio = self.steps.judge(rows, h, step)
+        else:
+            step, ratio = step.take(finite), ratio[finite]
+        return self.move(rows, h, end, step, ratio).join(failed)
+
+    def attempt(self, rows: Rows, h: Times) -> tuple[Attempt, Times]:
+        """(what a step finds, its error over what is tolerated); logged."""
+        step = self.stages(rows, h)
+        ratio = self.steps.judge(rows, h, step)
+        if self.listener:
+            self.listener(rows, h, step, ratio <= 1)
+        if self.logged is not None:
+            entry = (rows.index, rows.t, h, self.steps.error(h, step), ratio, ratio <= 1)
+            self.logged.append(tuple(value.detach() for value in entry))
+        return step, ratio
+
+    def stages(self, rows: Rows, h: Times) -> Attempt:
+        if self.store or not torch.is_grad_enabled():
+            return self.steps.attempt(rows, h)
+        return checkpoint(self.steps.attempt, rows, h, use_reentrant=False, preserve_rng_state=False)
+
+    def move(self, rows: Rows, h: Times, end: Times, step: Attempt, ratio: Times) -> Rows:
+        """Samples that accept the step stand at its end; those that reach t1 with it leave."""
+        accept = ratio <= 1
+        while rows.times.shape[1] and bool((passed := accept & (rows.wanted <= torch.minimum(end, rows.stop))).any()):
+            there = rows.take(passed)
+            rows = self.visit(rows, passed, self.steps.between(there, h[passed], step.take(passed), there.wanted))
+        rows = rows.replace(attempts=rows.attempts + 1, accepted=rows.accepted + accept)
+        done = accept & (end >= rows.stop)
+        if bool(done.any()):
+            there = rows.take(done)
+            self.finished.append((there, self.steps.arrived(there, h[done], step.take(done)), Status.SUCCESS))
+        slope = step.stages[-1]
+        if bool(accept.all()):
+            y = step.y
+        else:
+            who = accept.nonzero()[:, 0]
+            y = rows.y.index_copy(0, who, step.y[who])
+            slope = rows.slope.index_copy(0, who, slope[who])
+        rows = rows.replace(
+            t=torch.where(accept, end, rows.t),
+            h=self.steps.resize(h, ratio),
+            y=y,
+            slope=slope,
+            finite=torch.ones_like(rows.finite),
+        )
+        return rows.take(~done) if bool(done.any()) else rows
+
+    def collect(self, started: Mask, times: Tensor) -> Solution:
+        """Everything that finished, in the caller's order."""
+        order = torch.argsort(torch.cat([rows.index for rows, _, _ in self.finished]))
+        attempts = torch.cat([rows.attempts for rows, _, _ in self.finished])[order]
+        accepted = torch.cat([rows.accepted for rows, _, _ in self.finished])[order]
+        status = torch.cat([torch.full_like(rows.index, status) for rows, _, status in self.finished])[order]
+        y = torch.cat([y for _, y, _ in self.finished])[order]
+        nfe = self.steps.nfe_first * started + self.steps.nfe_each * attempts
+        return Solution(
+            y,
+            status,
+            Statistics(nfe, accepted, attempts - accepted),
+            self.path(y, times),
+            self.log() if self.logged is not None else None,
+        )
+
+    def path(self, y: State, times: Tensor) -> Tensor:
+        """The states at the requested times; the last state at those that were not reached."""
+        path = y[:, None].expand(-1, times.shape[1], *y.shape[1:])
+        if not self.visited:
+            return path.clone()
+        index, due, states = (torch.cat(parts) for parts in zip(*self.visited, strict=True))
+        return path.index_put((index, due), states)
+
+    def log(self) -> StepLog:
+        """The attempts, sample by sample."""
+        if not self.logged:
+            none = self.finished[0][0].t[:0]
+            return StepLog(none.long(), none, none, none, none, none.bool())
+        sample, *values = (torch.cat(parts) for parts in zip(*self.logged, strict=True))
+        order = torch.argsort(sample, stable=True)
+        return StepLog(sample[order], *(value[order] for value in values))

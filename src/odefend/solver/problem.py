@@ -1,0 +1,105 @@
+"""An initial value problem for a batch, and how to integrate it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from odefend.solver.adaptive import AdaptiveSteps
+from odefend.solver.control import Norm
+from odefend.solver.fixed import FixedSteps
+from odefend.solver.integrate import PADDED_ROWS, Integration, Listener, padded
+from odefend.solver.solution import Solution
+from odefend.solver.step import VectorField
+from odefend.solver.tableau import Tableau
+from odefend.tensors import State, Times
+
+SAMPLED = ("start", "stop", "rtol", "atol", "back_rtol", "back_atol", "times")
+"""What a problem says of each sample besides its state and args."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to integrate; see `solve`. `step` is the size of a fixed-step method's steps."""
+
+    tableau: Tableau
+    step: float | None
+    max_steps: int
+    clip: bool
+    gradient: str
+    norm: Norm
+    log: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """dy/dt = f(t, y, *args) from `start` to `stop`, the state wanted at `times` (batch, any) as well."""
+
+    f: VectorField
+    y0: State
+    start: Times
+    stop: Times
+    rtol: Times
+    atol: Times
+    back_rtol: Times  # of the adjoint equation
+    back_atol: Times
+    times: Tensor
+    args: tuple[Tensor, ...]
+
+    def as_one_sample(self) -> "Problem":
+        """The same with the whole batch as one sample, so that it shares steps and error norm."""
+        f, args, batch = self.f, self.args, len(self.y0)
+
+        def whole(t: Tensor, y: State) -> State:
+            return f(t.expand(batch), y[0], *args)[None]
+
+        first = slice(0, 1)
+        return Problem(whole, self.y0[None], args=(), **{name: getattr(self, name)[first] for name in SAMPLED})
+
+    def parts(self, rows: int) -> list["Problem"]:
+        """The same in parts of about equal size with at most `rows` samples."""
+        count = -(-len(self.y0) // rows)
+        if count == 1:
+            return [self]
+        cut = {name: getattr(self, name).tensor_split(count) for name in ("y0", *SAMPLED)}
+        args = [arg.tensor_split(count) for arg in self.args]
+        return [
+            Problem(self.f, args=tuple(arg[k] for arg in args), **{name: pieces[k] for name, pieces in cut.items()})
+            for k in range(count)
+        ]
+
+    def integrate(self, plan: Plan, listener: Listener | None = None) -> Solution:
+        """The solution. A problem that runs backwards in time is integrated forwards in -t."""
+        backwards = self.stop < self.start
+        if not bool(backwards.any()):
+            return self._forwards(plan, listener)
+        sign = 1 - 2 * backwards.double()
+
+        def reversed_field(s: Tensor, y: State, sign: Times, *args: Tensor) -> State:
+            sign = sign.to(y.dtype)
+            return sign.view(-1, *[1] * (y.ndim - 1)) * self.f(sign * s, y, *args)
+
+        solution = replace(
+            self,
+            f=reversed_field,
+            start=sign * self.start,
+            stop=sign * self.stop,
+            times=sign[:, None] * self.times,
+            args=(sign, *self.args),
+        )._forwards(plan, listener)
+        log = solution.log
+        if log is not None:
+            log = replace(log, t=sign[log.sample] * log.t, h=sign[log.sample] * log.h)
+        return replace(solution, log=log)
+
+    def _forwards(self, plan: Plan, listener: Listener | None) -> Solution:
+        f = padded(self.f, min(len(self.y0), PADDED_ROWS))
+        differentiable, mode = torch.is_grad_enabled(), plan.gradient
+        if plan.tableau.adaptive:
+            exact = differentiable and mode == "exact"
+            timed = exact or (differentiable and mode == "torchdiffeq")
+            steps = AdaptiveSteps(f, plan.tableau, plan.norm, plan.clip, timed, exact)
+        else:
+            steps = FixedSteps(f, plan.tableau, plan.step or 0.0)
+        run = Integration(steps, plan.max_steps, store=mode != "checkpoint", log=plan.log, listener=listener)
+        return run(self.y0, self.start, self.stop, self.rtol, self.atol, self.times, self.args)

@@ -1,0 +1,55 @@
+"""The samples still under way."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from odefend.tensors import Counts, Index, Mask, State, Times
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where each sample under way stands, and its position `index` in the caller's batch."""
+
+    index: Index
+    t: Times
+    h: Times
+    stop: Times
+    rtol: Times
+    atol: Times
+    times: Tensor  # (batch, times): where its state is wanted, in order
+    due: Counts  # how many of them have been reached
+    y: State
+    slope: State  # f at (t, y), for methods that keep it from step to step
+    attempts: Counts
+    accepted: Counts
+    finite: Mask  # whether the latest attempt was
+    args: tuple[Tensor, ...]
+
+    def take(self, chosen: Mask) -> "Rows":
+        """The chosen samples."""
+        if bool(chosen.all()):
+            return self
+        rows = chosen.nonzero()[:, 0]
+        own = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "args"}
+        return Rows(**own, args=tuple(arg[rows] for arg in self.args))
+
+    def join(self, other: "Rows") -> "Rows":
+        """These samples and those."""
+        own = {
+            field.name: torch.cat([getattr(self, field.name), getattr(other, field.name)])
+            for field in fields(self)
+            if field.name != "args"
+        }
+        return Rows(**own, args=tuple(torch.cat(pair) for pair in zip(self.args, other.args, strict=True)))
+
+    def replace(self, **changes: Tensor) -> "Rows":
+        """The same samples with some of their values changed."""
+        return Rows(**{**vars(self), **changes})
+
+    @property
+    def wanted(self) -> Times:
+        """The next time at which the state is wanted; infinite where none is left."""
+        last = torch.full_like(self.t, torch.inf)[:, None]
+        return torch.cat([self.times, last], 1).gather(1, self.due[:, None])[:, 0]

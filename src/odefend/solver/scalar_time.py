@@ -1,0 +1,92 @@
+"""Vector fields written for one time, called with a time for every sample."""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from odefend.tensors import State
+
+ScalarTimeField = Callable[[Tensor, Tensor], Tensor]
+"""f(t, y) -> dy/dt with one time t of shape () for a whole batch y (B, ...)."""
+
+
+def together(f: ScalarTimeField, t: Tensor, y: State) -> State:
+    """All samples at their common time."""
+    return f(t[0], y)
+
+
+def broadcast(f: ScalarTimeField, t: Tensor, y: State) -> State:
+    """One call with times of shape (B,)."""
+    return f(t, y)
+
+
+def broadcast_column(f: ScalarTimeField, t: Tensor, y: State) -> State:
+    """One call with times of shape (B, 1, ..., 1), one axis for each of the state's."""
+    return f(t.view(-1, *[1] * (y.ndim - 1)), y)
+
+
+def vmap(f: ScalarTimeField, t: Tensor, y: State) -> State:
+    """One call through torch.func.vmap."""
+    return torch.func.vmap(lambda one, row: f(one, row[None])[0])(t, y)
+
+
+def one_by_one(f: ScalarTimeField, t: Tensor, y: State) -> State:
+    """One call for each sample."""
+    return torch.cat([f(t[i], y[i : i + 1]) for i in range(len(y))])
+
+
+Manner = Callable[[ScalarTimeField, Tensor, Tensor], Tensor]
+
+FAST = (broadcast, broadcast_column, vmap)
+
+
+def find_manner(f: ScalarTimeField, y: State, start: float, stop: float) -> Manner | None:
+    """The fastest way of calling f on samples at different times that gives what f gives for each sample alone; None
+    where f gives another answer in a batch than alone even at one time, so that no way can be right.
+
+    Tries f on the first samples of y. That a call goes through proves nothing: times of shape (B,) broadcast along a
+    state's last axis when that happens to be B long.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vmap says where it is slow
+        y = y[:3]
+        t = torch.linspace(start, stop, len(y) + 2, dtype=y.dtype, device=y.device)[1:-1]
+        if len(y) > 1 and not _agree(f(t[0], y), one_by_one(f, t[:1].expand(len(y)), y)):
+            return None
+        alone = one_by_one(f, t, y)
+        for manner in FAST:
+            try:
+                found = manner(f, t, y)
+            except Exception:  # noqa: BLE001, S112 - whatever a user's field raises, this way is none
+                continue
+            if _agree(found, alone):
+                return manner
+    return one_by_one
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    close = 1e3 * torch.finfo(one.dtype).eps * other.abs().max()
+    return bool(((one - other).abs() <= close).all())
+
+
+class AtManyTimes(nn.Module):
+    """f(t, y) with t of shape (B,), from a field for one time and the manner of calling it.
+
+    `shared` are the tensors that the adjoint method differentiates with respect to; default: the field's parameters.
+    """
+
+    def __init__(self, f: ScalarTimeField, manner: Manner, shared: tuple[Tensor, ...] | None = None) -> None:
+        super().__init__()
+        self.f, self.manner, self.shared = f, manner, shared
+
+    def forward(self, t: Tensor, y: State) -> State:
+        """dy/dt at times t of shape (B,)."""
+        return self.f(t[0], y) if len(y) == 1 else self.manner(self.f, t, y)
+
+    def parameters(self, recurse: bool = True):  # noqa: ANN201
+        """What the adjoint method differentiates with respect to."""
+        return super().parameters(recurse) if self.shared is None else iter(self.shared)
