@@ -27,6 +27,7 @@ from odefend.models import MODELS as MODELS
 from odefend.models import Classifier as Classifier
 from odefend.models import ODENet as ODENet
 from odefend.models import Prediction as Prediction
+from odefend.models import adapt as adapt
 from odefend.models import load as load
 from odefend.norms import L2 as L2
 from odefend.norms import LINF as LINF

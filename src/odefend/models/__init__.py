@@ -1,5 +1,7 @@
 """Classifiers and their checkpoints. `MODELS` maps a net's name to the function that builds it untrained."""
 
+from odefend.models.adapt import Adapted as Adapted
+from odefend.models.adapt import adapt as adapt
 from odefend.models.card import Card as Card
 from odefend.models.card import Measured as Measured
 from odefend.models.checkpoint import load as load

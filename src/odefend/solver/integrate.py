@@ -83,7 +83,7 @@ class Integration:
         self.finished.append((rows.take(done), y[done], status))
         return rows.take(~done)
 
-    def visit(self, rows: Rows, here: Mask, y: State) -> Rows:
+    def visit(self, rows: Rows, here: Mask, y: Tensor) -> Rows:
         """Note the states `y` of the samples that are `here`, at a time where they are wanted."""
         self.visited.append((rows.index[here], rows.due[here], y))
         return rows.replace(due=rows.due + here)

@@ -10,54 +10,51 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, wraps
+from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from odefend.errors import InvalidInput, OdefendError
+from odefend.errors import InvalidInput
 from odefend.solver.methods import METHODS
-from odefend.solver.scalar_time import AtManyTimes, Manner, find_manner, together
+from odefend.solver.scalar_time import AtManyTimes, Manner, find_manner, one_by_one, together
 from odefend.solver.solution import Solution
 from odefend.solver.solve import solve
+from odefend.tensors import State
 
-OWN_METHODS = {
-    "Dopri5Solver": "dopri5",
-    "Bosh3Solver": "bosh3",
-    "AdaptiveHeunSolver": "heun",
-    "Euler": "euler",
-    "Midpoint": "midpoint",
-    "RK4": "rk4",
-}
-"""torchdiffeq's solver classes, by the method of ours that does the same."""
+OWN_METHODS = {name: name for name in ("dopri5", "bosh3", "euler", "midpoint", "rk4")} | {"adaptive_heun": "heun"}
+"""torchdiffeq's names of the methods that are here too."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of torchdiffeq that was carried out here: for which state, and how.
+    """One call of torchdiffeq that was carried out here, and how.
 
-    `times` says how a field written for one time was called with one for each sample; `coupling` is "batch" where the
-    state has no row for each image, or a row's slope depends on the other rows.
+    `shape` is the state's; `times` says how a field written for one time was called at one for each sample;
+    `coupling` is "batch" where the state has no row for each image or a row's slope depends on other rows.
     """
 
     shape: tuple[int, ...]
     method: str
     times: str
     coupling: str
+    gradient: str
     solution: Solution
 
 
 @dataclass
 class Redirection:
-    """How calls are carried out: `chosen` settings for `solve`, the caller's own for the others; and the calls so far.
+    """How calls are carried out: with the `chosen` settings for `solve`, the caller's own for the others.
 
-    `batch` is the number of rows that a state with one row per sample has.
+    `batch` is the number of rows that a state with one row per image has; `manners` remembers how a field is called;
+    `calls` has the calls so far.
     """
 
     batch: int
     chosen: dict[str, Any]
-    manners: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
+    manners: WeakKeyDictionary[nn.Module, dict[Any, Manner | None]]
     calls: list[Call] = field(default_factory=list)
 
 
@@ -66,7 +63,7 @@ _active: ContextVar[Redirection | None] = ContextVar("redirection", default=None
 
 @contextmanager
 def redirected(redirection: Redirection) -> Iterator[None]:
-    """Within this context torchdiffeq's calls are carried out by `solve`; they are noted in `redirection.calls`."""
+    """Within this context torchdiffeq's calls are carried out by `solve`."""
     _install()
     token = _active.set(redirection)
     try:
@@ -79,53 +76,53 @@ def redirected(redirection: Redirection) -> Iterator[None]:
 def _install() -> None:
     """Put the switches into torchdiffeq, once."""
     try:
-        from torchdiffeq._impl import adjoint, solvers
+        entry = import_module("torchdiffeq._impl.odeint")
+        adjoint = import_module("torchdiffeq._impl.adjoint")
     except ImportError as error:
         raise InvalidInput(
             "torchdiffeq: expected it to be installed, since the module to be adapted calls it. pip install torchdiffeq"
         ) from error
-    adaptive, fixed = solvers.AdaptiveStepsizeODESolver, solvers.FixedGridODESolver
-    adaptive.integrate = _switch(adaptive.integrate, _integrate)
-    fixed.integrate = _switch(fixed.integrate, _integrate)
-    for base in (solvers.AdaptiveStepsizeEventODESolver, fixed):
-        base.integrate_until_event = _switch(base.integrate_until_event, _refuse_events)
-    method = adjoint.OdeintAdjointMethod
-    method.apply = staticmethod(_switch(method.apply, _integrate_with_adjoint))
+    vars(entry)["SOLVERS"] = _Solvers(entry.SOLVERS)
+    theirs = adjoint.OdeintAdjointMethod.apply
 
-
-def _switch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(theirs)
-    def either(*args: Any, **kwargs: Any) -> Any:
-        redirection = _active.get()
-        return theirs(*args, **kwargs) if redirection is None else ours(redirection, *args, **kwargs)
+    def apply(*args: Any) -> Any:
+        return theirs(*args) if _active.get() is None else _integrate_with_adjoint(*args)
 
-    return either
+    adjoint.OdeintAdjointMethod.apply = staticmethod(apply)
 
 
-def _refuse_events(*_: Any, **__: Any) -> None:
+class _Solvers(dict[str, Any]):
+    """torchdiffeq's solvers by name; within `redirected`, ours in their place."""
+
+    def __getitem__(self, method: str) -> Any:
+        return super().__getitem__(method) if _active.get() is None else _Solver(method, super().__getitem__(method))
+
+
+class _Solver:
+    """What torchdiffeq does with a solver class, done with `solve`."""
+
+    def __init__(self, method: str, theirs: Any) -> None:
+        self.method, self.valid_callbacks = method, theirs.valid_callbacks
+
+    def __call__(self, func: Any, y0: Tensor, rtol: Any, atol: Any, **options: Any) -> "_Solver":
+        self.problem = _Asked(func.base_func, y0, self.method, "torchdiffeq", rtol, atol, options)
+        return self
+
+    def integrate(self, t: Tensor) -> Tensor:
+        return _carry_out(self.problem, t)
+
+    def integrate_until_event(self, *_: Any) -> None:
+        _refuse_events()
+
+
+def _refuse_events() -> None:
     raise InvalidInput("event_fn: expected a solve between given times; odefend's solver has no events.")
 
 
-def _integrate(redirection: Redirection, solver: Any, t: Tensor) -> Tensor:
-    """In place of `solver.integrate(t)`: the states at all of t, (times, *y0.shape)."""
-    odd = [name for name in ("step_t", "jump_t", "first_step") if getattr(solver, name, None) is not None]
-    odd += ["min_step"] * (getattr(solver, "min_step", 0) > 0)
-    odd += ["max_step"] * (getattr(solver, "max_step", math.inf) < math.inf)
-    odd += ["grid_constructor"] * (getattr(solver, "grid_constructor", _none).__name__ not in GRIDS)
-    own = {
-        "method": OWN_METHODS.get(type(solver).__name__),
-        "step": getattr(solver, "step_size", None),
-        "tolerance": (getattr(solver, "rtol", None), getattr(solver, "atol", None)),
-        "gradient": "torchdiffeq",
-    }
-    norm = getattr(solver, "norm", None)
-    return _carry_out(redirection, solver.func, solver.y0, t, own, odd, norm, None)
-
-
 def _integrate_with_adjoint(
-    redirection: Redirection,
-    shapes: Any,
-    func: nn.Module,
+    shapes: Any,  # noqa: ARG001
+    func: Any,
     y0: Tensor,
     t: Tensor,
     rtol: Any,
@@ -137,70 +134,120 @@ def _integrate_with_adjoint(
     adjoint_atol: Any,
     adjoint_method: str,
     adjoint_options: dict[str, Any],
-    _: bool,
+    differentiate_t: bool,  # noqa: ARG001
     *parameters: Tensor,
 ) -> Tensor:
     """In place of `OdeintAdjointMethod.apply`."""
     if event_fn is not None:
         _refuse_events()
-    odd = [f"options[{name!r}]" for name in options if name not in ("norm", "step_size")]
-    odd += ["adjoint_method"] * (adjoint_method != method)
-    odd += ["adjoint_options['norm']"] * (adjoint_options["norm"].__name__ != "default_adjoint_norm")
-    names = {"adaptive_heun": "heun"}
-    own = {
-        "method": method if method in METHODS and method != "heun" else names.get(method),
-        "step": options.get("step_size"),
-        "tolerance": (rtol, atol),
-        "adjoint_tolerance": (adjoint_rtol, adjoint_atol),
-        "gradient": "adjoint",
-    }
-    return _carry_out(redirection, func, y0, t, own, odd, options["norm"], parameters)
+    if adjoint_method != method or adjoint_options["norm"].__name__ != "default_adjoint_norm":
+        raise InvalidInput("adjoint_method, adjoint_options: expected the forward method and the default norm.")
+    back = (adjoint_rtol, adjoint_atol)
+    return _carry_out(_Asked(func.base_func, y0, method, "adjoint", rtol, atol, options, back, parameters), t)
 
 
-def _carry_out(
-    redirection: Redirection,
-    func: Any,
-    y0: Tensor,
-    t: Tensor,
-    own: dict[str, Any],
-    odd: list[str],
-    norm: Callable[[Tensor], Tensor] | None,
-    parameters: tuple[Tensor, ...] | None,
-) -> Tensor:
-    if odd:
-        raise InvalidInput(f"{', '.join(odd)}: expected none of torchdiffeq's options that steer steps; remove them.")
-    settings = _settings(own, redirection.chosen, t)
-    f = func.base_func  # without torchdiffeq's conversion of t, which expects one time
-    manner = _manner(redirection, f, y0, t, norm) if settings.get("coupling", "sample") == "sample" else None
-    settings["coupling"] = "batch" if manner is None else "sample"
-    if manner is None and norm is not None:
-        own_norm = norm
-        settings["norm"] = lambda error: own_norm(error.reshape(y0.shape)).double().reshape(1)
-    state = y0 if y0.ndim > 1 else y0[None]
-    field = AtManyTimes(_reshaped(f, y0), manner or together, parameters)
-    solution = solve(field, state, t[0].item(), t[-1].item(), times=t.detach().double(), **settings)
-    redirection.calls.append(
-        Call(tuple(y0.shape), settings["method"], (manner or together).__name__, settings["coupling"], solution)
+@dataclass(frozen=True)
+class _Asked:
+    """What a call asks for, as torchdiffeq has normalized it: tuples are one vector, time increases.
+
+    `f` is called with one time.
+    """
+
+    f: Any
+    y0: Tensor
+    method: str
+    gradient: str
+    rtol: Any
+    atol: Any
+    options: dict[str, Any]
+    back: tuple[Any, Any] | None = None
+    parameters: tuple[Tensor, ...] | None = None
+
+    def settings(self, chosen: dict[str, Any], t: Tensor) -> dict[str, Any]:
+        """The settings for `solve`: the chosen ones, else those of the call."""
+        others = sorted(set(self.options) - {"norm", "step_size"})
+        if others:
+            raise InvalidInput(f"options: expected only norm and step_size of torchdiffeq's, got {', '.join(others)}.")
+        method = chosen.get("method", OWN_METHODS.get(self.method))
+        if method is None:
+            known = ", ".join(OWN_METHODS)
+            raise InvalidInput(f"method: expected one of {known}, got {self.method}. Choose one, .at(method='dopri5').")
+        settings = {"method": method, "gradient": self.gradient} | chosen
+        if METHODS[method].adaptive:
+            settings.setdefault("tolerance", (_number("rtol", self.rtol), _number("atol", self.atol)))
+            if self.back and "tolerance" not in chosen:
+                settings.setdefault("adjoint_tolerance", tuple(_number("adjoint tolerance", one) for one in self.back))
+        elif settings.get("step") is None:
+            # As torchdiffeq: without a step size, from one requested time to the next.
+            settings["step"] = float(self.options.get("step_size") or (t[-1] - t[0]))
+        return settings
+
+    @property
+    def base(self) -> Any:
+        """The field that the user wrote, beneath torchdiffeq's wrappers."""
+        f = self.f
+        while type(f).__module__.startswith("torchdiffeq."):
+            f = f.base_func
+        return f
+
+
+def _number(name: str, value: Any) -> float:
+    value = torch.as_tensor(value, dtype=torch.float64)
+    if value.ndim:
+        raise InvalidInput(f"{name}: expected one number, got one for each element. Choose a tolerance, .at(1e-3).")
+    return float(value)
+
+
+def _carry_out(asked: _Asked, t: Tensor) -> Tensor:
+    """The states at the increasing times t, (times, *y0.shape)."""
+    redirection = _active.get()
+    assert redirection is not None
+    y0, norm = asked.y0, asked.options["norm"]
+    settings = asked.settings(redirection.chosen, t)
+    manner = None
+    if settings.get("coupling", "sample") == "sample":
+        manner = _manner(redirection, asked, t)
+    settings["coupling"] = "sample" if manner else "batch"
+    if not manner:
+        # The norm is the call's own, which for a tuple is that of its largest part.
+        settings["norm"] = lambda error: norm(error.reshape(y0.shape)).double().reshape(1)
+    f, state = asked.f, y0
+    if y0.ndim < 2:
+        f, state = _Reshaped(f, y0.shape), y0.reshape(1, -1)
+    f = AtManyTimes(f, manner or together, asked.parameters)
+    found = solve(f, state, t[0].item(), t[-1].item(), times=t.detach().double(), **settings)
+    call = Call(
+        tuple(y0.shape),
+        settings["method"],
+        (manner or together).__name__,
+        settings["coupling"],
+        settings["gradient"],
+        found,
     )
-    return solution.path.transpose(0, 1).reshape(len(t), *y0.shape)
+    redirection.calls.append(call)
+    return found.path.transpose(0, 1).reshape(len(t), *y0.shape)
 
 
-def _settings(own: dict[str, Any], chosen: dict[str, Any], t: Tensor) -> dict[str, Any]:
-    """The settings for `solve`: the chosen ones, and the caller's own where nothing was chosen."""
-    settings = own | chosen
-    if settings["method"] is None:
-        raise InvalidInput(f"method: expected one of {', '.join(METHODS)}; the module asks for another. Choose one.")
-    if METHODS[settings["method"]].adaptive:
-        settings["step"] = None
-    elif settings["step"] is None:
-        # As torchdiffeq: from one requested time to the next.
-        settings["step"] = max((t[-1] - t[0]).abs().item(), 1e-300)
-    if "tolerance" in chosen and "adjoint_tolerance" not in chosen:
-        settings["adjoint_tolerance"] = None
-    for name in ("tolerance", "adjoint_tolerance"):
-        pair = settings.get(name)
-        if name not in chosen and isinstance(pair, tuple):
-            if any(value is None or torch.as_tensor(value).ndim for value in pair):
-                pair = (1e-3, 1e-3) if pair == (None, None) else _refuse_tolerances()
-            settings[name] = tuple(float(value) for value in pair)
-    return settings
+class _Reshaped(nn.Module):
+    """A field of vectors as one of a batch with one row."""
+
+    def __init__(self, f: Any, shape: torch.Size) -> None:
+        super().__init__()
+        self.f, self.shape = f, shape
+
+    def forward(self, t: Tensor, y: State) -> State:
+        return self.f(t, y.reshape(self.shape)).reshape(y.shape)
+
+
+def _manner(redirection: Redirection, asked: _Asked, t: Tensor) -> Manner | None:
+    """How the field is called at a time for each row; None where it must not be."""
+    y0 = asked.y0
+    if y0.ndim < 2 or len(y0) != redirection.batch or asked.options["norm"].__name__ != "_rms_norm":
+        return None
+    base, kind = asked.base, (y0.shape[1:], y0.dtype)
+    known = redirection.manners.setdefault(base, {}) if isinstance(base, nn.Module) else {}
+    if len(y0) == 1:
+        return known.get(kind, one_by_one)
+    if kind not in known:
+        known[kind] = find_manner(asked.f, y0, t[0].item(), t[-1].item())
+    return known[kind]

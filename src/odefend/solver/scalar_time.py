@@ -1,7 +1,8 @@
 """Vector fields written for one time, called with a time for every sample."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +54,16 @@ def find_manner(f: ScalarTimeField, y: State, start: float, stop: float) -> Mann
         warnings.simplefilter("ignore")  # vmap says where it is slow
         y = y[:3]
         t = torch.linspace(start, stop, len(y) + 2, dtype=y.dtype, device=y.device)[1:-1]
-        if len(y) > 1 and not _agree(f(t[0], y), one_by_one(f, t[:1].expand(len(y)), y)):
+        try:
+            alone, common = one_by_one(f, t, y), one_by_one(f, t[:1].expand(len(y)), y)
+        except Exception:  # a field that only knows batches
             return None
-        alone = one_by_one(f, t, y)
+        if not _agree(f(t[0], y), common):
+            return None
         for manner in FAST:
             try:
                 found = manner(f, t, y)
-            except Exception:  # noqa: BLE001, S112 - whatever a user's field raises, this way is none
+            except Exception:  # whatever a user's field raises, this way is none
                 continue
             if _agree(found, alone):
                 return manner
@@ -87,6 +91,6 @@ class AtManyTimes(nn.Module):
         """dy/dt at times t of shape (B,)."""
         return self.f(t[0], y) if len(y) == 1 else self.manner(self.f, t, y)
 
-    def parameters(self, recurse: bool = True):  # noqa: ANN201
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
         """What the adjoint method differentiates with respect to."""
         return super().parameters(recurse) if self.shared is None else iter(self.shared)
