@@ -25,7 +25,7 @@ class Adapted(Classifier):
     def __init__(self, module: nn.Module, in_channels: int, classes: int, chosen: dict[str, Any]) -> None:
         super().__init__(in_channels, classes)
         self.module, self.chosen = module, chosen
-        self.train(module.training)
+        self.training = module.training
         self.calls: list[Call] = []
         self._manners: WeakKeyDictionary = WeakKeyDictionary()
 

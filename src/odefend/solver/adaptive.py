@@ -26,14 +26,22 @@ class AdaptiveSteps:
 
     def begin(self, rows: Rows) -> Rows:
         """With the slope and a first step size."""
-        slope = self.f(rows.t.to(rows.y.dtype), rows.y, *rows.args).to(rows.y.dtype)
+        rows = rows.replace(slope=self.f(rows.t.to(rows.y.dtype), rows.y, *rows.args).to(rows.y.dtype))
         with torch.set_grad_enabled(self.times_grad):
-            h = first_step(
-                self.f, rows.t, rows.y, slope, rows.rtol, rows.atol, rows.args, self.tableau.order, self.norm
-            )
-            # As torchdiffeq does with a first step that is not finite (a slope whose norm overflows).
-            h = torch.where(torch.isfinite(h), h, 1e-6 * (rows.stop - rows.t))
-        return rows.replace(slope=slope, h=h)
+            h = self.first_step(rows)
+            finite = torch.isfinite(h)
+            if not bool(finite.all()):
+                # As torchdiffeq does with a first step that is not finite (where a slope's norm overflows), and for the
+                # others again, since a graph must not hold a broken sample.
+                size = 1e-6 * (rows.stop - rows.t)
+                well = self.first_step(rows.take(finite)) if self.times_grad and bool(finite.any()) else h[finite]
+                h = size.index_copy(0, finite.nonzero()[:, 0], well)
+        return rows.replace(h=h)
+
+    def first_step(self, rows: Rows) -> Times:
+        """A first step size; not finite where the slope or the one a little further is not."""
+        order = self.tableau.order
+        return first_step(self.f, rows.t, rows.y, rows.slope, rows.rtol, rows.atol, rows.args, order, self.norm)
 
     def choose(self, rows: Rows) -> tuple[Times, Times]:
         """(size, end) of the next step."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odefend.errors import InvalidInput
 from odefend.solver.control import Norm, rms
 from odefend.solver.integrate import Listener
 from odefend.solver.problem import Plan, Problem
@@ -80,6 +81,25 @@ class Adjoint:
     def direction(self) -> Times:
         """1 for samples that run forwards in time, -1 for those that run backwards."""
         return torch.where(self.problem.stop < self.problem.start, -1.0, 1.0).double()
+
+
+def check_nothing_hidden(f: VectorField, t: Times, y: State, args: Sequence[Tensor]) -> None:
+    """Raise InvalidInput if f depends on a tensor that requires a gradient besides y and args; evaluates f once."""
+    with torch.enable_grad():
+        slope = f(t.to(y.dtype), y.detach(), *(arg.detach() for arg in args))
+    todo, seen = [slope.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if hasattr(node, "variable"):
+            raise InvalidInput(
+                f"f: expected an nn.Module, whose parameters are known to gradient='adjoint', got a {type(f).__name__} "
+                f"that uses a tensor of shape {tuple(node.variable.shape)} which requires a gradient. Make it a module, "
+                "give the tensor as one of args if it has a row for each sample, or choose another gradient mode."
+            )
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
 
 
 class _Solve(torch.autograd.Function):
@@ -168,7 +188,7 @@ class _EachSample:
         integrals = {i: integral for i, integral in enumerate(self.integrals) if integral is not None}
         if not integrals or not bool(accept.any()):
             return
-        tableau, at, h, step = self.adjoint.plan.tableau, at.take(accept), h[accept], step.take(accept)
+        tableau, at, h, step = self.adjoint.plan.tableau, at.take(accept), h[accept], step.take(accept.nonzero()[:, 0])
         direction, *args = at.args
         args = [arg.detach().requires_grad_(i in integrals) for i, arg in enumerate(args)]
         inputs = [(*args, *self.adjoint.shared)[i] for i in integrals]

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from odefend.solver.adaptive import AdaptiveSteps
 from odefend.solver.fixed import FixedSteps
-from odefend.solver.rows import Rows
+from odefend.solver.rows import Rows, takes_all
 from odefend.solver.solution import Solution, Statistics, Status, StepLog
 from odefend.solver.step import Attempt, VectorField
 from odefend.tensors import Counts, Index, Mask, State, Times
@@ -26,7 +26,8 @@ def padded(f: VectorField, rows: int) -> VectorField:
     def at_least(t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
         count = len(y)
         if count >= rows:
-            return f(t, y, *args)
+            # Through views, which keep the order in which gradients are summed up the same as with padding.
+            return f(t, y.view_as(y), *(arg.view_as(arg) for arg in args))
         index = torch.arange(rows, device=y.device) % count
         return f(t[index], y[index], *(arg[index] for arg in args))[:count]
 
@@ -67,9 +68,13 @@ class Integration:
             rows = self.visit(rows, at_start, rows.y[at_start])
         rows = self.finish(rows, rows.t == rows.stop, rows.y, Status.SUCCESS)
         if len(rows.index):
-            rows = self.steps.begin(rows)
-            broken = ~torch.isfinite(rows.slope.detach().flatten(1)).all(1)
-            rows = self.finish(rows, broken, rows.y, Status.NON_FINITE)
+            begun = self.steps.begin(rows)
+            broken = ~torch.isfinite(begun.slope.detach().flatten(1)).all(1)
+            if bool(broken.any()):
+                rows = self.finish(rows, broken, rows.y, Status.NON_FINITE)
+                # As in `advance`: the graph must not hold a broken sample.
+                begun = self.steps.begin(rows) if torch.is_grad_enabled() and len(rows.index) else begun.take(~broken)
+            rows = begun
         while len(rows.index):
             rows = self.drop_hopeless(rows)
             if len(rows.index):
@@ -126,7 +131,7 @@ class Integration:
             step = self.stages(rows, h)
             ratio = self.steps.judge(rows, h, step)
         else:
-            step, ratio = step.take(finite), ratio[finite]
+            step, ratio = step.take(finite.nonzero()[:, 0]), ratio[finite]
         return self.move(rows, h, end, step, ratio).join(failed)
 
     def attempt(self, rows: Rows, h: Times) -> tuple[Attempt, Times]:
@@ -149,20 +154,17 @@ class Integration:
         """Samples that accept the step stand at its end; those that reach t1 with it leave."""
         accept = ratio <= 1
         while rows.times.shape[1] and bool((passed := accept & (rows.wanted <= torch.minimum(end, rows.stop))).any()):
-            there = rows.take(passed)
-            rows = self.visit(rows, passed, self.steps.between(there, h[passed], step.take(passed), there.wanted))
+            there, size, found = self.part(passed, rows, h, step)
+            rows = self.visit(rows, passed, self.steps.between(there, size, found, there.wanted))
         rows = rows.replace(attempts=rows.attempts + 1, accepted=rows.accepted + accept)
         done = accept & (end >= rows.stop)
         if bool(done.any()):
-            there = rows.take(done)
-            self.finished.append((there, self.steps.arrived(there, h[done], step.take(done)), Status.SUCCESS))
-        slope = step.stages[-1]
-        if bool(accept.all()):
-            y = step.y
-        else:
+            there, size, found = self.part(done, rows, h, step)
+            self.finished.append((there, self.steps.arrived(there, size, found), Status.SUCCESS))
+        y, slope = step.y, step.stages[-1]
+        if not takes_all(accept):
             who = accept.nonzero()[:, 0]
-            y = rows.y.index_copy(0, who, step.y[who])
-            slope = rows.slope.index_copy(0, who, slope[who])
+            y, slope = rows.y.index_copy(0, who, y[who]), rows.slope.index_copy(0, who, slope[who])
         rows = rows.replace(
             t=torch.where(accept, end, rows.t),
             h=self.steps.resize(h, ratio),
@@ -171,6 +173,12 @@ class Integration:
             finite=torch.ones_like(rows.finite),
         )
         return rows.take(~done) if bool(done.any()) else rows
+
+    def part(self, chosen: Mask, rows: Rows, h: Times, step: Attempt) -> tuple[Rows, Tensor, Attempt]:
+        """The chosen samples before a step, its sizes, and what it found for them."""
+        if takes_all(chosen):
+            return rows, h, step
+        return rows.take(chosen), h[chosen], step.take(chosen.nonzero()[:, 0])
 
     def collect(self, started: Mask, times: Tensor) -> Solution:
         """Everything that finished, in the caller's order."""

@@ -8,6 +8,15 @@ from torch import Tensor
 from odefend.tensors import Counts, Index, Mask, State, Times
 
 
+def takes_all(chosen: Mask) -> bool:
+    """Whether a choice of samples need not be carried out because it takes all.
+
+    Never where a graph is recorded: the order in which gradients are summed up, and with it their last bits, would
+    depend on what the neighbours do.
+    """
+    return not torch.is_grad_enabled() and bool(chosen.all())
+
+
 @dataclass(frozen=True)
 class Rows:
     """Where each sample under way stands, and its position `index` in the caller's batch."""
@@ -29,7 +38,7 @@ class Rows:
 
     def take(self, chosen: Mask) -> "Rows":
         """The chosen samples."""
-        if bool(chosen.all()):
+        if takes_all(chosen):
             return self
         rows = chosen.nonzero()[:, 0]
         own = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "args"}

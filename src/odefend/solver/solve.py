@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from odefend.errors import InvalidInput, unknown
-from odefend.solver.adjoint import Adjoint
+from odefend.solver.adjoint import Adjoint, check_nothing_hidden
 from odefend.solver.control import Norm, Tolerance, rms, tolerances
 from odefend.solver.integrate import PADDED_ROWS
 from odefend.solver.methods import METHODS
@@ -93,6 +93,8 @@ def solve(
     plan = Plan(METHODS[method], step, max_steps, end == "clip", gradient, norm, log)
     adjoint = gradient == "adjoint" and torch.is_grad_enabled()
     parameters = [p for p in f.parameters() if p.requires_grad] if isinstance(f, nn.Module) else []
+    if adjoint and not isinstance(f, nn.Module):
+        check_nothing_hidden(f, start[:1], y0[:1], [arg[:1] for arg in args])
     if coupling == "batch":
         _check_uniform(problem)
         whole, shared = problem.as_one_sample(), (*parameters, *(arg for arg in args if arg.requires_grad))

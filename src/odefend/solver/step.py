@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odefend.solver.tableau import Tableau
-from odefend.tensors import Mask, State, Times
+from odefend.tensors import Index, State, Times
 
 VectorField = Callable[..., Tensor]
 """f(t, y, *args) -> dy/dt with t of shape (B,) and y, dy/dt of shape (B, ...)."""
@@ -77,11 +77,8 @@ class Attempt:
     y: State
     stages: tuple[State, ...]
 
-    def take(self, chosen: Mask) -> "Attempt":
-        """The same for the chosen samples."""
-        if bool(chosen.all()):
-            return self
-        rows = chosen.nonzero()[:, 0]
+    def take(self, rows: Index) -> "Attempt":
+        """The same for some of the samples."""
         return Attempt(self.y[rows], tuple(stage[rows] for stage in self.stages))
 
     def error(self, tableau: Tableau) -> State:
