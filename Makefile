@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= odefend-demo
 
-.PHONY: demo test test-slow check lint clean
+.PHONY: demo test test-slow bench check lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/odefend demo --out $(OUT)
@@ -15,8 +15,12 @@ test: $(VENV)/ready
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
 
+# torchode pins packages that the tests must not meet, so the peers have an environment of their own.
+bench: $(VENV)-bench/ready
+	$(VENV)-bench/bin/python benchmarks/run.py
+
 lint: $(VENV)/ready
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks docs
 	$(BIN)/pyright
 
 check: lint test
@@ -26,5 +30,10 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)-bench/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(VENV)-bench $(OUT)

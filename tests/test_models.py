@@ -2,6 +2,10 @@
 
 import json
 import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from odefend.errors import CheckpointError, InvalidInput, UnknownName
 from odefend.intervals import rate
 from odefend.models import MODELS, count_parameters, save
 from odefend.models.layers import TimeConv
+from odefend.solver import GRADIENTS, Status
 
 PUBLISHED = {
     ("res", 1, 64): 601_482,
@@ -160,3 +165,64 @@ def test_a_card_of_another_model_is_refused(tmp_path, oon):
     path = save(oon, oon.card.model_copy(update={"model": "resnet50"}), tmp_path / "net")
     with pytest.raises(UnknownName, match="unknown model"):
         odefend.load(path)
+
+
+def test_every_solver_setting_reaches_the_solver():
+    """Each changes what is computed, and a view's settings are its own."""
+    net, images = small_ode_net(), pictures(6)
+    plain = net.predict(images)
+    assert net.at(1e-6).predict(images).nfe.sum() > plain.nfe.sum()
+    assert net.at(method="tsit5").predict(images).nfe.tolist() != plain.nfe.tolist()
+    assert (net.at(method="rk4", step=0.25).predict(images).nfe == 16).all()
+    assert net.at(method="rk4", step=0.25).at(method="dopri5").settings.step is None
+    assert net.at(coupling="batch").predict(images).nfe.unique().numel() == 1 < plain.nfe.unique().numel()
+    assert not torch.equal(net.at(end="clip").predict(images).logits, plain.logits)
+    assert (net.at(max_steps=1).predict(images).status == Status.MAX_STEPS).any()
+    assert net.settings.coupling == "sample"
+
+    def gradient(**how):
+        start = images.clone().requires_grad_()
+        return torch.autograd.grad(net.at(**how)(start).square().sum(), start)[0]
+
+    modes = {mode: gradient(gradient=mode, tolerance=1e-1) for mode in GRADIENTS}
+    assert torch.equal(modes["checkpoint"], modes["unrolled"])
+    for mode in ("exact", "torchdiffeq", "adjoint"):
+        assert not torch.equal(modes[mode], modes["unrolled"])
+    loose, tight = (gradient(gradient="adjoint", adjoint_tolerance=tolerance) for tolerance in (1e-1, 1e-6))
+    assert not torch.equal(loose, tight)
+
+
+def test_a_tolerance_for_each_image_is_subset_with_the_rows():
+    net = small_ode_net().at(torch.tensor([1e-1, 1e-3, 1e-6]), adjoint_tolerance=torch.tensor([1e-1, 1e-2, 1e-3]))
+    rtol, atol = net.rows(torch.tensor([2])).settings.adjoint_tolerance
+    assert rtol.tolist() == atol.tolist() == pytest.approx([1e-3])
+    assert net.rows(torch.tensor([2])).predict(pictures(3)[2:]).nfe == net.predict(pictures(3)).nfe[2]
+
+
+def test_the_trajectory_ends_in_the_prediction():
+    net, images = small_ode_net(), pictures(5)
+    found = net.trajectory(images, times=[0.0, 0.5, 1.0])
+    assert found.path.shape == (5, 3, *found.y.shape[1:])
+    torch.testing.assert_close(found.path[:, 0], net.stem(images))
+    torch.testing.assert_close(found.path[:, 2], found.y)
+    torch.testing.assert_close(net.head(found.y), net(images))
+    assert found.log.sample.unique().tolist() == list(range(5))
+    with pytest.raises(InvalidInput, match="values in"):
+        net.trajectory(images * 300)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_field_gives_the_same():
+    """In a process of its own: torch.compile cannot trace through the run-time type checks of the tests."""
+    code = """
+import torch
+from toys import pictures, small_ode_net
+net, images = small_ode_net(), pictures(3)
+with torch.no_grad():
+    torch.testing.assert_close(net.at(compiled=True)(images), net(images), rtol=1e-9, atol=1e-9)
+assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(InvalidInput, match="compiled"):
+        small_ode_net().at(compiled=True, gradient="adjoint")

@@ -92,17 +92,19 @@ def gradients(field, start, total=lambda found: found.y.square().sum(), args=(),
 
 def test_the_gradient_mode_named_torchdiffeq_is_that_of_torchdiffeq():
     """Which differentiates the first step size but none of the later ones; also with rejected steps."""
+    rejected = 0
     for sharpness, tolerance in ((0.0, 1e-1), (400.0, 1e-3), (4000.0, 1e-6)):
         field = Smooth(sharpness)
         for i in range(3):
             (of_y0, of_weight), found = gradients(field, START[i : i + 1], gradient="torchdiffeq", tolerance=tolerance)
             y0 = START[i : i + 1].clone().requires_grad_()
             times = torch.tensor([0.0, 1.0], dtype=torch.float64)
-            theirs = odeint(field, y0, times, rtol=tolerance, atol=tolerance, method="dopri5")[-1]
+            theirs: Any = odeint(field, y0, times, rtol=tolerance, atol=tolerance, method="dopri5")[-1]
             expected = torch.autograd.grad(theirs.square().sum(), [y0, field.weight])
             torch.testing.assert_close(of_y0, expected[0], rtol=1e-8, atol=1e-10)
             torch.testing.assert_close(of_weight, expected[1], rtol=1e-8, atol=1e-10)
-        assert tolerance > 1e-6 or found.stats.rejected.any()
+            rejected += int(found.stats.rejected.sum())
+    assert rejected > 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -111,7 +113,7 @@ def test_the_published_adjoint_is_that_of_torchdiffeq(count, tolerance):
     """Coupling "batch": one error norm over time, state, adjoint and parameters' adjoint."""
     field, y0 = Smooth(20.0), START[:count].clone().requires_grad_()
     times = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
-    theirs = odeint_adjoint(field, y0, times, rtol=tolerance, atol=tolerance, method="dopri5", adjoint_rtol=1e-4)
+    theirs: Any = odeint_adjoint(field, y0, times, rtol=tolerance, atol=tolerance, method="dopri5", adjoint_rtol=1e-4)
     expected = torch.autograd.grad(theirs.sin().sum(), [y0, field.weight])
     found, solution = gradients(
         field,
@@ -135,7 +137,7 @@ def test_the_published_adjoint_is_that_of_torchdiffeq(count, tolerance):
 def test_all_modes_converge_to_one_gradient(mode, coupling, span, end):
     """Of the solution, of states on the way, with respect to start, parameters and args; forwards and backwards."""
     field, gain = Smooth(20.0), torch.tensor([[1.0], [0.5], [-0.3]], dtype=torch.float64)
-    times = torch.linspace(*span, 4, dtype=torch.float64)
+    times = torch.linspace(span[0], span[1], 4, dtype=torch.float64)
 
     def total(found):
         return found.y.square().sum() + found.path.sin().sum()
@@ -216,9 +218,9 @@ def test_an_adjoint_that_fails_is_nan_and_a_failed_sample_gets_none():
             return torch.ones_like(y)
 
         @staticmethod
-        def backward(ctx, grad):
+        def backward(ctx, *grads):
             (y,) = ctx.saved_tensors
-            return torch.where(y > 1, torch.inf, 0.0) * grad
+            return torch.where(y > 1, torch.inf, 0.0) * grads[0]
 
     y0 = torch.tensor([[-0.5], [0.5], [torch.nan]], dtype=torch.float64, requires_grad=True)
     found = solve(lambda t, y: Kink.apply(y), y0, gradient="adjoint", tolerance=1e-3)

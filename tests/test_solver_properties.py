@@ -1,6 +1,7 @@
 """No sample depends on its neighbours, whatever the field, shape, tolerance, times, method and gradient mode."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odefend.solver import GRADIENTS, METHODS, Status, solve
+from odefend.solver.control import next_step, root
+from odefend.solver.problem import LOOK_EVERY
 
 SEEDS = st.integers(0, 10**6)
 SHAPES = st.sampled_from([(1,), (3,), (2, 3), (2, 1, 4)])
@@ -52,7 +55,7 @@ class Mixing(torch.nn.Module):
         return rate * torch.tanh(y.flatten(1) @ self.weight + t.view(-1, 1)).view_as(y)
 
 
-def how(method):
+def how(method) -> Any:
     return {"method": method, "step": None if METHODS[method].adaptive else 0.1, "max_steps": 3000}
 
 
@@ -96,9 +99,9 @@ def test_permuting_the_batch_permutes_the_answer(seed, count, shape, method, end
     found, gradients = differentiated(
         Elementwise(), y0, rate, start, stop, tolerance, "unrolled", end=end, **how(method)
     )
-    moved = [x[order] for x in (y0, rate, start, stop)]
+    y0, rate, start, stop = (x[order] for x in (y0, rate, start, stop))
     tolerance = tuple(one[order] for one in tolerance)
-    other, others = differentiated(Elementwise(), *moved, tolerance, "unrolled", end=end, **how(method))
+    other, others = differentiated(Elementwise(), y0, rate, start, stop, tolerance, "unrolled", end=end, **how(method))
     assert torch.equal(found.y[order], other.y)
     assert torch.equal(found.stats.nfe[order], other.stats.nfe)
     assert torch.equal(gradients[0][order], others[0])
@@ -195,10 +198,82 @@ def test_nothing_hangs_and_every_sample_is_accounted_for(starts, slope, power, m
     def field(t, y):
         return slope * y * y.abs().clamp_max(1e10) + power * torch.sin(1e3 * t).view(-1, 1)
 
-    steps = how(method) | {"max_steps": 50}
+    steps: Any = how(method) | {"max_steps": 50}
     found = solve(field, y0, 0.0, 1.0 - 2.0 * (seed % 2), tolerance=tolerance, end=end, **steps)
     assert found.status.shape == (len(starts),)
     assert ((found.stats.accepted + found.stats.rejected) <= 50).all()
     finite = torch.isfinite(y0[:, 0])
     assert torch.isfinite(found.y[finite]).all()
     assert (found.status[~finite] == Status.NON_FINITE).all()
+
+
+def test_not_looking_at_every_step_changes_no_bit(monkeypatch):
+    """The loop for devices that should not be waited for, beside the plain one, on well-behaved and broken samples."""
+
+    def field(t, y, kind):
+        tame = torch.sin(3 * y + t.view(-1, 1)) * (1 + kind)
+        return torch.where((kind == 5) & (t.view(-1, 1) > 0.4), torch.nan, torch.where(kind == 6, 40 * y**2, tame))
+
+    kinds = torch.arange(8, dtype=torch.float64)[:, None]
+    y0 = torch.linspace(0.1, 4, 16, dtype=torch.float64).view(8, 2)
+    y0[7, 1] = torch.inf
+    stop = torch.linspace(0, 2, 8, dtype=torch.float64)
+    for method in METHODS:
+        for end in ("interpolate", "clip"):
+            tolerance = 1e-3 if method == "heun" else 1e-6
+
+            def run(method=method, end=end, tolerance=tolerance):
+                with torch.no_grad():
+                    return solve(field, y0, 0.0, stop, args=(kinds,), tolerance=tolerance, end=end, **how(method))
+
+            plain = run()
+            for every in (2, 5):
+                monkeypatch.setitem(LOOK_EVERY, "cpu", every)
+                deferred = run()
+                monkeypatch.delitem(LOOK_EVERY, "cpu")
+                assert torch.equal(plain.y.nan_to_num(), deferred.y.nan_to_num())
+                assert torch.equal(plain.status, deferred.status)
+                for name in ("nfe", "accepted", "rejected"):
+                    assert torch.equal(getattr(plain.stats, name), getattr(deferred.stats, name))
+            assert plain.status.unique().numel() > 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; this machine has none")
+@pytest.mark.parametrize("mode", GRADIENTS)
+def test_cuda_agrees_with_the_cpu(mode):
+    y0, rate, start, stop, tolerance = drawn(3, 20, (2, 3))
+    field = Elementwise()
+    found, gradients = differentiated(field, y0, rate, start, stop, tolerance, mode)
+    y0, rate, start, stop = (x.cuda() for x in (y0, rate, start, stop))
+    tolerance = (tolerance[0].cuda(), tolerance[1].cuda())
+    other, others = differentiated(field.cuda(), y0, rate, start, stop, tolerance, mode)
+    torch.testing.assert_close(other.y.cpu(), found.y, rtol=1e-9, atol=1e-10)
+    for one, its in zip(gradients, others, strict=True):
+        torch.testing.assert_close(its.cpu(), one, rtol=1e-7, atol=1e-8)
+    with torch.no_grad():
+        deferred = solve(field, y0, start, stop, args=(rate,), tolerance=tolerance)
+    assert torch.equal(deferred.stats.nfe.cpu(), found.stats.nfe)
+    torch.testing.assert_close(deferred.y.cpu(), found.y, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; this machine has none")
+def test_cuda_does_not_wait_for_the_device_at_every_step(monkeypatch):
+    y0 = torch.linspace(0.1, 4, 64, device="cuda").view(32, 2)
+
+    def waits(every):
+        monkeypatch.setitem(LOOK_EVERY, "cuda", every)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.no_grad():
+            solve(lambda t, y: torch.sin(3 * y), y0, 0.0, 3.0, tolerance=1e-6)
+        return sum(event.count for event in profile.key_averages() if "_local_scalar_dense" in event.key)
+
+    assert waits(8) < 0.5 * waits(1)
+
+
+def test_step_sizes_do_not_depend_on_the_place_in_the_batch():
+    """Bit for bit: torch.pow rounds the last values of a vector differently from the others."""
+    ratio = torch.rand(16, dtype=torch.float64) * 3 + 0.01
+    for order in (2, 3, 5):
+        whole = next_step(torch.ones_like(ratio), ratio, order)
+        for count in range(1, 16):
+            assert torch.equal(next_step(torch.ones(count).double(), ratio[:count], order), whole[:count])
+            torch.testing.assert_close(root(ratio, order) ** order, ratio)

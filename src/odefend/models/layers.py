@@ -1,5 +1,6 @@
 """The parts that the papers' nets are made of, exactly as their authors' code has them (Carrara et al., WIFS 2019)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -92,10 +92,11 @@ def check_nothing_hidden(f: VectorField, t: Times, y: State, args: Sequence[Tens
         node = todo.pop()
         if node is None or node in seen:
             continue
-        if hasattr(node, "variable"):
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
             raise InvalidInput(
                 f"f: expected an nn.Module, whose parameters are known to gradient='adjoint', got a {type(f).__name__} "
-                f"that uses a tensor of shape {tuple(node.variable.shape)} which requires a gradient. Make it a module, "
+                f"that uses a tensor of shape {tuple(leaf.shape)} which requires a gradient. Make it a module, "
                 "give the tensor as one of args if it has a row for each sample, or choose another gradient mode."
             )
         seen.add(node)

@@ -59,11 +59,20 @@ def error_ratio(norm: Norm, error: State, h: Times, y0: State, y1: State, rtol: 
     return h * norm(error.div_(scale))
 
 
+def root(values: Times, order: int) -> Times:
+    """The root of that order of positive values.
+
+    Not by torch.pow, whose last bit depends on where in a vector a value stands: a sample's steps would depend on its
+    place in the batch.
+    """
+    return torch.exp(torch.log(values) / order)
+
+
 def next_step(h: Times, ratio: Times, order: int) -> Times:
     """The step size to try next; after an accepted step not a smaller one (but for a ratio of exactly 1)."""
     finite = torch.isfinite(ratio)
     positive = torch.where(finite & (ratio > 0), ratio, 1)
-    factor = SAFETY / positive ** (1 / order)
+    factor = SAFETY / root(positive, order)
     factor = torch.maximum(factor, torch.where(ratio < 1, 1.0, SHRINK)).clamp_max(GROW)
     factor = torch.where(ratio == 0, GROW, factor)
     return h * torch.where(finite, factor, SHRINK)
@@ -91,6 +100,6 @@ def first_step(
     h1 = torch.where(
         still,
         (h0 * 1e-3).clamp_min(1e-6),
-        (0.01 / torch.where(still, 1, torch.maximum(d1, d2))) ** (1 / order),
+        root(0.01 / torch.where(still, 1, torch.maximum(d1, d2)), order),
     )
     return torch.minimum(100 * h0, h1)

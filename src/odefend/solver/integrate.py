@@ -16,6 +16,8 @@ from odefend.tensors import Counts, Index, Mask, State, Times
 PADDED_ROWS = 16
 """Below this many rows the linear algebra kernels may round differently, so smaller active sets are padded."""
 
+Steps = AdaptiveSteps | FixedSteps
+
 Listener = Callable[[Rows, Times, Attempt, Mask], None]
 """Is told of every attempt: the samples before it, the step sizes, what was found, and who accepts."""
 
@@ -34,6 +36,19 @@ def padded(f: VectorField, rows: int) -> VectorField:
     return at_least
 
 
+def hopeless(rows: Rows, max_steps: int) -> list[tuple[Status, Mask]]:
+    """Who has used up the attempts, and whose step is below 10 ulp of the time."""
+    spent = rows.attempts >= max_steps
+    magnitude = torch.maximum(rows.t.detach().abs(), rows.stop.abs())
+    ulp = torch.nextafter(magnitude, torch.full_like(magnitude, torch.inf)) - magnitude
+    tiny = ~spent & ~(rows.h.detach() >= 10 * ulp)
+    return [
+        (Status.MAX_STEPS, spent),
+        (Status.STEP_UNDERFLOW, tiny & rows.finite),
+        (Status.NON_FINITE, tiny & ~rows.finite),
+    ]
+
+
 class Integration:
     """One solve forwards in time, and what has come out of it so far.
 
@@ -42,7 +57,7 @@ class Integration:
 
     def __init__(
         self,
-        steps: AdaptiveSteps | FixedSteps,
+        steps: Steps,
         max_steps: int,
         *,
         store: bool = True,
@@ -76,9 +91,7 @@ class Integration:
                 begun = self.steps.begin(rows) if torch.is_grad_enabled() and len(rows.index) else begun.take(~broken)
             rows = begun
         while len(rows.index):
-            rows = self.drop_hopeless(rows)
-            if len(rows.index):
-                rows = self.advance(rows)
+            rows = self.advance(rows)
         return self.collect(finite & (start < stop), times)
 
     def finish(self, rows: Rows, done: Mask, y: State, status: Status) -> Rows:
@@ -94,24 +107,20 @@ class Integration:
         return rows.replace(due=rows.due + here)
 
     def drop_hopeless(self, rows: Rows) -> Rows:
-        """Finish the samples that have used up their attempts or whose step is below 10 ulp of the time."""
-        spent = rows.attempts >= self.max_steps
-        magnitude = torch.maximum(rows.t.detach().abs(), rows.stop.abs())
-        ulp = torch.nextafter(magnitude, torch.full_like(magnitude, torch.inf)) - magnitude
-        tiny = ~spent & ~(rows.h.detach() >= 10 * ulp)
-        hopeless = spent | tiny
-        if not bool(hopeless.any()):
+        """Finish the samples that have no step left to attempt."""
+        outcomes = hopeless(rows, self.max_steps)
+        gone = outcomes[0][1] | outcomes[1][1] | outcomes[2][1]
+        if not bool(gone.any()):
             return rows
-        for status, mask in (
-            (Status.MAX_STEPS, spent),
-            (Status.STEP_UNDERFLOW, tiny & rows.finite),
-            (Status.NON_FINITE, tiny & ~rows.finite),
-        ):
+        for status, mask in outcomes:
             self.finish(rows, mask, rows.y, status)
-        return rows.take(~hopeless)
+        return rows.take(~gone)
 
     def advance(self, rows: Rows) -> Rows:
         """Attempt one step for every sample: move those that accept it, finish those that reach their end."""
+        rows = self.drop_hopeless(rows)
+        if not len(rows.index):
+            return rows
         h, end = self.steps.choose(rows)
         step, ratio = self.attempt(rows, h)
         finite = torch.isfinite(ratio)
@@ -163,8 +172,8 @@ class Integration:
             self.finished.append((there, self.steps.arrived(there, size, found), Status.SUCCESS))
         y, slope = step.y, step.stages[-1]
         if not takes_all(accept):
-            who = accept.nonzero()[:, 0]
-            y, slope = rows.y.index_copy(0, who, y[who]), rows.slope.index_copy(0, who, slope[who])
+            here = accept.view(-1, *[1] * (y.ndim - 1))
+            y, slope = torch.where(here, y, rows.y), torch.where(here, slope, rows.slope)
         rows = rows.replace(
             t=torch.where(accept, end, rows.t),
             h=self.steps.resize(h, ratio),

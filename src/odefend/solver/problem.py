@@ -7,12 +7,16 @@ from torch import Tensor
 
 from odefend.solver.adaptive import AdaptiveSteps
 from odefend.solver.control import Norm
+from odefend.solver.deferred import DeferredIntegration
 from odefend.solver.fixed import FixedSteps
 from odefend.solver.integrate import PADDED_ROWS, Integration, Listener, padded
 from odefend.solver.solution import Solution
 from odefend.solver.step import VectorField
 from odefend.solver.tableau import Tableau
 from odefend.tensors import State, Times
+
+LOOK_EVERY = {"cuda": 4}
+"""After how many steps the host asks a device of this type which samples are done; after each on other devices."""
 
 SAMPLED = ("start", "stop", "rtol", "atol", "back_rtol", "back_atol", "times")
 """What a problem says of each sample besides its state and args."""
@@ -101,5 +105,9 @@ class Problem:
             steps = AdaptiveSteps(f, plan.tableau, plan.norm, plan.clip, timed, exact)
         else:
             steps = FixedSteps(f, plan.tableau, plan.step or 0.0)
-        run = Integration(steps, plan.max_steps, store=mode != "checkpoint", log=plan.log, listener=listener)
+        every = LOOK_EVERY.get(self.y0.device.type, 1)
+        if every > 1 and not (differentiable or plan.log or listener or self.times.shape[1]):
+            run = DeferredIntegration(steps, plan.max_steps, every)
+        else:
+            run = Integration(steps, plan.max_steps, store=mode != "checkpoint", log=plan.log, listener=listener)
         return run(self.y0, self.start, self.stop, self.rtol, self.atol, self.times, self.args)
