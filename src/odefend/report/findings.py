@@ -106,7 +106,8 @@ def numerical_error(judged: pl.DataFrame, net: str, reference: float, tight: flo
         f"{agree} of {same.height}. From {reference:g} to {tight:g} the true margin moves by a median of {moved[0]:.3f} on "
         f"these images and of {moved[1]:.3f} on their own originals. "
     )
-    if right.low > 0.1 and agree == same.height and moved[0] > 10 * moved[1]:
+    # A single image at its boundary does not make the tight solve inaccurate.
+    if right.low > 0.1 and agree >= 0.95 * same.height and moved[0] > 10 * moved[1]:
         return text + (
             "So many of these images are not adversarial for the accurately solved net: the attack succeeded against the "
             "numerical error of the tolerance it attacked. Whether any other change of that size would meet such an error "
