@@ -1,5 +1,7 @@
 """Modules written for torchdiffeq, solved by odefend's solver, against torchdiffeq itself."""
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -98,8 +100,9 @@ class ByAdjointOfATuple(nn.Module):
         start = self.stem(images.flatten(1))
         times = torch.tensor([0.0, 1.0]).to(images)
         pair = (start, torch.zeros_like(start[:, :1]))
+        # Without a method, as most users write it.
         x, energy = odeint_with_adjoint(
-            self.field, pair, times, rtol=self.tolerance, atol=self.tolerance, method="dopri5"
+            self.field, pair, times, rtol=self.tolerance, atol=self.tolerance, adjoint_rtol=self.tolerance / 10
         )
         return self.head(torch.cat([x[1], energy[1]], 1))
 
@@ -127,11 +130,15 @@ def gradients(net, module, images, weights):
 @pytest.mark.parametrize("style", STYLES)
 def test_equals_torchdiffeq_at_batch_1_with_gradients(style, tolerance):
     module, images = built(style), pictures(4)
-    net = odefend.adapt(module, in_channels=1, classes=3).at(tolerance)
+    net = odefend.adapt(module, in_channels=1, classes=3)
     module.tolerance = tolerance
+    if style is not ByAdjointOfATuple:  # which asks for two tolerances
+        net, module.tolerance = net.at(tolerance), 0.3
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     for image in images:
+        asked, module.tolerance = module.tolerance, tolerance
         theirs, expected = gradients(module, module, image[None], weights)
+        module.tolerance = asked
         ours, found = gradients(net, module, image[None], weights)
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
         for one, other in zip(found, expected, strict=True):
@@ -147,6 +154,10 @@ def test_a_batch_is_its_images_though_the_field_knows_one_time(style, count):
         alone = [net.predict(image[None]) for image in images]
     torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), rtol=1e-9, atol=1e-10)
     assert torch.equal(together.nfe, torch.cat([one.nfe for one in alone]))
+    if style is ByModuleAttribute:  # whose fields count their calls; one image is never tried out
+        fields: Any = net.module.field1, net.module.field2
+        fields[0].nfe = fields[1].nfe = 0
+        assert net.predict(images[:1]).nfe == fields[0].nfe + fields[1].nfe
     assert (together.status == Status.SUCCESS).all()
 
 
@@ -235,3 +246,96 @@ def test_wrong_use_says_what_was_expected():
         odefend.adapt(built(ByName), in_channels=1, classes=3, tolerence=1e-3)
     with pytest.raises(InvalidInput, match="positive finite"):
         odefend.adapt(built(ByName), in_channels=1, classes=3).at(-1.0)
+    with pytest.raises(InvalidInput, match="takes fixed steps"):
+        odefend.adapt(Fixed("rk4", step_size=0.1).double(), in_channels=1, classes=3).at(1e-3).predict(images)
+    with pytest.raises(InvalidInput, match="on the grid of step_size"):
+        odefend.adapt(Fixed("euler", step_size=0.3).double(), in_channels=1, classes=3).predict(images)
+    with pytest.raises(InvalidInput, match="times are not differentiated"):
+        odefend.adapt(LearnedEnd().double(), in_channels=1, classes=3).predict(images)
+    with pytest.raises(InvalidInput, match="all its parameters registered"):
+        net = odefend.adapt(Closure().double(), in_channels=1, classes=3, gradient="adjoint")
+        net.predict(images.clone().requires_grad_())
+
+
+class LearnedEnd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.end, self.head = nn.Parameter(torch.ones(1)), nn.Linear(SIZE * SIZE, 3)
+
+    def forward(self, images):
+        times = torch.cat([torch.zeros_like(self.end), self.end])
+        path: Any = odeint(lambda t, y: -y, images.flatten(1), times)
+        return self.head(path[-1])
+
+
+class Closure(nn.Module):
+    """Its field is a lambda, whose parameters nobody can see."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(SIZE * SIZE, SIZE * SIZE), nn.Linear(SIZE * SIZE, 3)
+
+    def forward(self, images):
+        times = torch.tensor([0.0, 1.0]).to(images)
+        path: Any = odeint(lambda t, y: torch.tanh(self.layer(y)), images.flatten(1), times, rtol=1e-3, atol=1e-3)
+        return self.head(path[-1])
+
+
+def test_gradients_of_what_a_lambda_uses():
+    module, images = Closure().double(), pictures(2)
+    net = odefend.adapt(module, in_channels=1, classes=3)
+    _, found = gradients(net, module, images[:1], 1.0)
+    _, expected = gradients(module, module, images[:1], 1.0)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_black_images_and_training_mode_do_not_decide_for_later_ones():
+    """On states of zeros every way of calling a field agrees; the mode decides whether rows depend on each other."""
+    module = built(ByName)
+    module.stem = nn.Flatten()
+    field: Any = ByName.Field()
+    field.layer, field.gate, module.head = nn.Linear(64, 64, bias=False), nn.Linear(1, 64), nn.Linear(64, 3)
+    module.field = field
+    module.double()
+    net = odefend.adapt(module, in_channels=1, classes=3)
+    net.predict(torch.zeros(3, 1, SIZE, SIZE, dtype=torch.float64))
+    assert net.calls[0].times == "vmap"
+    norm = nn.BatchNorm1d(64).double().eval()
+    field.layer = nn.Sequential(field.layer, norm)
+    net.predict(pictures(4))
+    assert net.calls[0].coupling == "sample"
+    norm.train()
+    net.predict(pictures(4))
+    assert net.calls[0].coupling == "batch"
+
+
+class TwoSolves(nn.Module):
+    """The first solve explodes for bright images."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(SIZE * SIZE, 3)
+
+    def forward(self, images):
+        times = torch.tensor([0.0, 1.0]).to(images)
+        first: Any = odeint(lambda t, y: 4 * y**2, images.flatten(1), times)
+        second: Any = odeint(lambda t, y: -y, images.flatten(1), times)
+        return self.head(first[-1].clamp(-1, 1) + second[-1])
+
+
+def test_an_image_that_fails_in_one_of_two_solves_has_failed():
+    images = torch.stack([torch.full((1, SIZE, SIZE), value, dtype=torch.float64) for value in (0.01, 1.0)])
+    net = odefend.adapt(TwoSolves().double().eval(), in_channels=1, classes=3, tolerance=1e-4)
+    said = net.predict(images)
+    assert said.answered.tolist() == [True, False]
+    first, second = (call.solution.stats.nfe for call in net.calls)
+    assert torch.equal(said.nfe, first + second)
+
+
+def test_an_adapted_net_can_be_copied_and_pickled():
+    net, images = odefend.adapt(built(ByModuleAttribute), in_channels=1, classes=3).at(1e-4), pictures(3)
+    expected = net(images.clone().requires_grad_())
+    assert net.calls[0].solution.y.grad_fn is None
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(other(images), expected)

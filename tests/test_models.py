@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -194,7 +195,8 @@ def test_every_solver_setting_reaches_the_solver():
 
 def test_a_tolerance_for_each_image_is_subset_with_the_rows():
     net = small_ode_net().at(torch.tensor([1e-1, 1e-3, 1e-6]), adjoint_tolerance=torch.tensor([1e-1, 1e-2, 1e-3]))
-    rtol, atol = net.rows(torch.tensor([2])).settings.adjoint_tolerance
+    pair: Any = net.rows(torch.tensor([2])).settings.adjoint_tolerance
+    rtol, atol = pair
     assert rtol.tolist() == atol.tolist() == pytest.approx([1e-3])
     assert net.rows(torch.tensor([2])).predict(pictures(3)[2:]).nfe == net.predict(pictures(3)).nfe[2]
 

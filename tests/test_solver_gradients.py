@@ -1,5 +1,9 @@
 """What each gradient mode differentiates: against finite differences, torchdiffeq, and one another."""
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 import torch
 from torchdiffeq import odeint, odeint_adjoint
@@ -223,13 +227,91 @@ def test_an_adjoint_that_fails_is_nan_and_a_failed_sample_gets_none():
             return torch.where(y > 1, torch.inf, 0.0) * grads[0]
 
     y0 = torch.tensor([[-0.5], [0.5], [torch.nan]], dtype=torch.float64, requires_grad=True)
-    found = solve(lambda t, y: Kink.apply(y), y0, gradient="adjoint", tolerance=1e-3)
+    gain = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
+    found = solve(lambda t, y, gain: gain * Kink.apply(y), y0, args=(gain,), gradient="adjoint", tolerance=1e-3)
     assert found.status.tolist() == [Status.SUCCESS, Status.SUCCESS, Status.NON_FINITE]
-    (gradient,) = torch.autograd.grad(found.y[:2].sum(), y0)
+    gradient, of_gain = torch.autograd.grad(found.y[:2].sum(), [y0, gain])
     assert gradient[0] == 1 and gradient[1].isnan() and gradient[2] == 0
+    assert of_gain[0].item() == pytest.approx(1) and of_gain[1].isnan() and of_gain[2] == 0
 
 
 def test_adjoint_of_a_function_that_hides_parameters_is_refused():
     weight = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
-    with pytest.raises(InvalidInput, match=r"nn\.Module"):
+    with pytest.raises(InvalidInput, match=r"all its parameters registered"):
         solve(lambda t, y: y @ weight, START, gradient="adjoint")
+
+
+def test_adjoint_of_a_module_that_hides_a_tensor_is_refused():
+    class Hiding(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden = [torch.ones(2, 2, dtype=torch.float64, requires_grad=True)]
+
+        def forward(self, t, y):
+            return y @ self.hidden[0]
+
+    with pytest.raises(InvalidInput, match="all its parameters registered"):
+        solve(Hiding(), START, gradient="adjoint")
+
+
+@pytest.mark.parametrize(
+    ("mode", "tolerance"), [("exact", 1e-3), ("unrolled", 1e-9), ("torchdiffeq", 1e-9), ("checkpoint", 1e-9)]
+)
+def test_second_derivatives_are_those_of_the_gradient(mode, tolerance):
+    """Against finite differences of the mode's own gradient; modes that hold step sizes constant, at a tolerance at
+    which these do not matter."""
+    field = Smooth()
+
+    def slope(start, create_graph):
+        found = solve(field, start, gradient=mode, tolerance=tolerance)
+        return torch.autograd.grad(found.y.square().sum(), start, create_graph=create_graph)[0]
+
+    start = START[:1].clone().requires_grad_()
+    (hessian,) = torch.autograd.grad(slope(start, True)[0, 0], start)
+    for i in range(2):
+        moved = []
+        for sign in (1, -1):
+            point = START[:1].clone()
+            point[0, i] += sign * 1e-5
+            moved.append(slope(point.requires_grad_(), False)[0, 0].item())
+        assert (moved[0] - moved[1]) / 2e-5 == pytest.approx(hessian[0, i].item(), rel=1e-3, abs=1e-3)
+
+
+def test_the_adjoint_says_that_it_cannot_be_differentiated_again():
+    start = START.clone().requires_grad_()
+    found = solve(Smooth(), start, gradient="adjoint")
+    (slope,) = torch.autograd.grad(found.y.square().sum(), start, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize("mode", GRADIENTS)
+def test_nothing_outlives_a_solve(mode):
+    field = Smooth()
+    gone = weakref.ref(field)
+    found = solve(field, START.clone().requires_grad_(), gradient=mode)
+    found.y.sum().backward()
+    del field, found
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_adjoint_evaluates_the_field_in_the_precision_of_the_solve():
+    dtypes = []
+
+    class Noting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 4)
+
+        def forward(self, t, y):
+            slope = self.layer(y)
+            dtypes.append(slope.dtype)
+            return slope
+
+    start = torch.ones(2, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = solve(Noting(), start, gradient="adjoint", tolerance=1e-2)
+    dtypes.clear()
+    found.y.sum().backward()
+    assert set(dtypes) == {torch.bfloat16}

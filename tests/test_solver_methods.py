@@ -1,7 +1,9 @@
 """Every method of the solver: the order it claims, standard problems, the ways of asking for a solution."""
 
 import math
+from importlib import import_module
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -264,3 +266,50 @@ def test_wrong_use_of_steps_times_and_couplings():
 def test_no_samples():
     found = solve(wave, torch.ones(0, 3), times=[0.0, 1.0], log=True)
     assert found.path.shape == (0, 2, 3) and found.log is not None and len(found.log.t) == 0
+
+
+def test_parts_of_a_batch_make_one_answer(monkeypatch):
+    """Where the state is too large for the cache, parts are solved one after the other."""
+    y0 = torch.rand(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    rate = torch.linspace(0, 4, 40, dtype=torch.float64)[:, None]
+
+    def run():
+        with torch.no_grad():
+            return solve(
+                lambda t, y, rate: rate * torch.sin(y) - y, y0, args=(rate,), times=[0.2, 1.0], log=True, tolerance=1e-6
+            )
+
+    whole = run()
+    monkeypatch.setattr(import_module("odefend.solver.solve"), "CACHED_BYTES", 1)
+    parts = run()
+    assert torch.equal(whole.y, parts.y) and torch.equal(whole.path, parts.path)
+    assert torch.equal(whole.stats.nfe, parts.stats.nfe)
+    assert whole.log is not None and parts.log is not None
+    for name, value in vars(whole.log).items():
+        assert torch.equal(value, getattr(parts.log, name)), name
+
+
+def test_the_smallest_step_is_ten_ulp_of_the_time():
+    """A wall at t = 1 that no step passes: the last steps tried must have come down to ten ulp, and not below."""
+
+    def wall(t, y):
+        return torch.where(t.view(-1, 1) > 1, torch.nan, 1.0) * torch.ones_like(y)
+
+    found = solve(wall, ones(), 0.0, 2.0, tolerance=1e-3, log=True)
+    assert found.status.item() == Status.NON_FINITE and found.log is not None
+    ulp = torch.finfo(torch.float64).eps * 2  # of 2, the larger of the time and the end
+    assert 10 * ulp <= found.log.h.min().item() < 60 * ulp
+
+
+def test_wrong_args_and_slopes_say_what_was_expected():
+    y0: Any = torch.ones(3, 2)
+    wrong: Any = ((torch.ones(1, 1),), (torch.tensor(1.0),), (y0, y0[:2]))
+    for args in wrong:
+        with pytest.raises(InvalidInput, match="args: expected a sequence of tensors with one row for each of the 3"):
+            solve(lambda t, y, k: -k * y, y0, args=args)
+    slopes: Any = (lambda t, y: None, lambda t, y: y[:, :1], lambda t, y: torch.cat([y, y]))
+    for slope in slopes:
+        with pytest.raises(InvalidInput, match=r"slope of the state's shape \(3, 2\)"):
+            solve(slope, y0)
+    with pytest.raises(InvalidInput, match="times: expected times without gradient"):
+        solve(wave, y0, times=torch.ones(1, requires_grad=True))

@@ -28,9 +28,9 @@ class OutputError(OdefendError):
     """A result cannot be written or read where the user asked for it."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for an unknown `name` of a `kind`, with the nearest known name or all of them."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
     return UnknownName(f"unknown {kind} {name!r}. {hint}")

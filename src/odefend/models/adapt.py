@@ -46,8 +46,15 @@ class Adapted(Classifier):
 
     def _view(self, chosen: dict[str, Any]) -> "Adapted":
         view = copy.copy(self)
-        view.chosen = _checked(chosen)
+        view.chosen, view._manners = _checked(chosen), self._manners
         return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was found out about fields in this process serves this process only.
+        return super().__getstate__() | {"calls": [], "_manners": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"_manners": WeakKeyDictionary()})
 
     def classify(self, images: Images) -> Prediction:
         redirection = Redirection(len(images), self.chosen, self._manners)
@@ -77,7 +84,9 @@ def adapt(module: nn.Module, *, in_channels: int, classes: int, **settings: Any)
 
     A field written for one time is tried out once, to find how it can be called at a time for each image; `calls` says
     what was found. A state that is a tuple, has no row for each image, or whose rows depend on each other (batch norm in
-    training mode), is solved with coupling "batch", where an image's answer depends on its neighbours.
+    training mode), is solved with coupling "batch", where an image's answer depends on its neighbours. A field that is
+    no module is tried out at every call. What the module runs in threads of its own, or again in a backward pass
+    (torch.utils.checkpoint), is not redirected.
 
     Raises InvalidInput at the first prediction if the module never calls torchdiffeq, or with options that steer its
     steps, events, or a method that is not in `solver.redirect.OWN_METHODS`.

@@ -6,11 +6,12 @@ backwards), so that s increases; `direction` is -dt/ds, 1 or -1 for each sample.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from odefend.errors import InvalidInput
 from odefend.solver.control import Norm, rms
@@ -38,12 +39,12 @@ class Adjoint:
     plan: Plan
     shared: tuple[Tensor, ...]
     published: bool
-    found: list[Solution] = field(default_factory=list)
 
     def solve(self) -> Solution:
-        """The solution; its `y` and `path` are differentiable."""
-        y, path = _Solve.apply(self, self.problem.y0, *self.problem.args, *self.shared)
-        return replace(self.found[0], y=y, path=path)
+        """The solution; its `y` and `path` are differentiable, once."""
+        found: list[Solution] = []
+        y, path = _Solve.apply(self, found.append, self.problem.y0, *self.problem.args, *self.shared)
+        return replace(found[0], y=y, path=path)
 
     def back(
         self,
@@ -83,21 +84,22 @@ class Adjoint:
         return torch.where(self.problem.stop < self.problem.start, -1.0, 1.0).double()
 
 
-def check_nothing_hidden(f: VectorField, t: Times, y: State, args: Sequence[Tensor]) -> None:
-    """Raise InvalidInput if f depends on a tensor that requires a gradient besides y and args; evaluates f once."""
+def check_nothing_hidden(f: VectorField, t: Times, y: State, args: Sequence[Tensor], known: Sequence[Tensor]) -> None:
+    """Raise InvalidInput if f depends on a tensor that requires a gradient besides y, args and the known ones;
+    evaluates f once."""
     with torch.enable_grad():
         slope = f(t.to(y.dtype), y.detach(), *(arg.detach() for arg in args))
-    todo, seen = [slope.grad_fn], set()
+    todo, seen, fine = [slope.grad_fn], set(), {id(tensor) for tensor in known}
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         leaf = getattr(node, "variable", None)
-        if leaf is not None:
+        if leaf is not None and id(leaf) not in fine:
             raise InvalidInput(
-                f"f: expected an nn.Module, whose parameters are known to gradient='adjoint', got a {type(f).__name__} "
-                f"that uses a tensor of shape {tuple(leaf.shape)} which requires a gradient. Make it a module, "
-                "give the tensor as one of args if it has a row for each sample, or choose another gradient mode."
+                f"f: expected an nn.Module with all its parameters registered, which gradient='adjoint' has to know, got "
+                f"a {type(f).__name__} that uses another tensor of shape {tuple(leaf.shape)} which requires a gradient. "
+                "Register it, give it as one of args if it has a row for each sample, or choose another gradient mode."
             )
         seen.add(node)
         todo += [following for following, _ in node.next_functions]
@@ -105,28 +107,32 @@ def check_nothing_hidden(f: VectorField, t: Times, y: State, args: Sequence[Tens
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, adjoint: Adjoint, *_: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, adjoint: Adjoint, tell: Callable[[Solution], None], *_: Tensor) -> tuple[Tensor, Tensor]:
         found = adjoint.problem.integrate(adjoint.plan)
-        adjoint.found.append(found)
+        tell(found)
         device = found.y.device.type
+        # Not the solution itself: its y leads back to this node, and neither would ever be freed.
+        ctx.status = found.status
         ctx.adjoint, ctx.autocast = adjoint, (torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(found.y, found.path)
         return found.y, found.path
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
         adjoint, (y, path) = ctx.adjoint, ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
+        rows = (ctx.status == Status.SUCCESS).nonzero()[:, 0]
         with torch.autocast(y.device.type, *ctx.autocast):
             way = _Whole(adjoint, wanted) if adjoint.published else _EachSample(adjoint, wanted)
-            return None, _walk_back(adjoint, way.segment, y, path, *grads), *way.gradients()
+            return None, None, _walk_back(adjoint.problem, rows, way.segment, y, path, *grads), *way.gradients()
 
 
-def _walk_back(adjoint: Adjoint, segment: Segment, y: State, path: Tensor, grad: State, path_grad: Tensor) -> State:
-    """The gradient with respect to y0 from those with respect to the solution and the states on the way to it; 0 for
-    samples whose solve did not succeed."""
-    problem = adjoint.problem
-    rows = (adjoint.found[0].status == Status.SUCCESS).nonzero()[:, 0]
+def _walk_back(
+    problem: Problem, rows: Index, segment: Segment, y: Tensor, path: Tensor, grad: Tensor, path_grad: Tensor
+) -> Tensor:
+    """The gradient with respect to y0 from those with respect to the solution and the states on the way to it; 0 but
+    for the `rows` whose solve succeeded."""
     if not len(rows):
         return torch.zeros_like(grad)
     state, a, at = y[rows], grad[rows], problem.stop[rows]
@@ -169,10 +175,12 @@ class _EachSample:
         # Steps that end at `stop`, so that the integrals summed up over them do too.
         z = torch.stack((y, a), 1)
         z = self.adjoint.back(self.field, z, rows, start, stop, self.norm, clip=True, listener=listener)
-        if bool(z.isnan().any()):
-            for integral in self.integrals[len(self.adjoint.problem.args) :]:
+        broken = z.isnan().flatten(1).any(1)
+        if bool(broken.any()):
+            # Half an integral is no gradient.
+            for i, integral in enumerate(self.integrals):
                 if integral is not None:
-                    integral.fill_(torch.nan)  # half an integral is no gradient
+                    integral[rows[broken] if i < len(self.adjoint.problem.args) else ...] = torch.nan
         return z[:, 1]
 
     def norm(self, error: State) -> Times:

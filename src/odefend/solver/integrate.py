@@ -1,11 +1,13 @@
 """The loop of attempted steps: every sample has its own time, step size, tolerance, status and count of work."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from odefend.errors import InvalidInput
 from odefend.solver.adaptive import AdaptiveSteps
 from odefend.solver.fixed import FixedSteps
 from odefend.solver.rows import Rows, takes_all
@@ -29,9 +31,16 @@ def padded(f: VectorField, rows: int) -> VectorField:
         count = len(y)
         if count >= rows:
             # Through views, which keep the order in which gradients are summed up the same as with padding.
-            return f(t, y.view_as(y), *(arg.view_as(arg) for arg in args))
+            return checked(f(t, y.view_as(y), *(arg.view_as(arg) for arg in args)), y)
         index = torch.arange(rows, device=y.device) % count
-        return f(t[index], y[index], *(arg[index] for arg in args))[:count]
+        more = y[index]
+        return checked(f(t[index], more, *(arg[index] for arg in args)), more)[:count]
+
+    def checked(slope: Any, y: Tensor) -> Tensor:
+        if not isinstance(slope, Tensor) or slope.shape != y.shape:
+            got = tuple(slope.shape) if isinstance(slope, Tensor) else type(slope).__name__
+            raise InvalidInput(f"f: expected a slope of the state's shape {tuple(y.shape)}, got {got}.")
+        return slope
 
     return at_least
 

@@ -8,7 +8,7 @@ otherwise do what they did. So a module runs unchanged, and other threads and mo
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from importlib import import_module
 from typing import Any
@@ -132,7 +132,7 @@ def _integrate_with_adjoint(
     event_fn: Any,
     adjoint_rtol: Any,
     adjoint_atol: Any,
-    adjoint_method: str,
+    adjoint_method: str | None,
     adjoint_options: dict[str, Any],
     differentiate_t: bool,  # noqa: ARG001
     *parameters: Tensor,
@@ -140,8 +140,11 @@ def _integrate_with_adjoint(
     """In place of `OdeintAdjointMethod.apply`."""
     if event_fn is not None:
         _refuse_events()
-    if adjoint_method != method or adjoint_options["norm"].__name__ != "default_adjoint_norm":
-        raise InvalidInput("adjoint_method, adjoint_options: expected the forward method and the default norm.")
+    # torchdiffeq copies the forward method before its default has been filled in.
+    if adjoint_method not in (None, method):
+        raise InvalidInput(f"adjoint_method: expected the forward method {method}, got {adjoint_method}.")
+    if adjoint_options["norm"].__name__ != "default_adjoint_norm":
+        raise InvalidInput("adjoint_options: expected torchdiffeq's default norm, got another. Remove it.")
     back = (adjoint_rtol, adjoint_atol)
     return _carry_out(_Asked(func.base_func, y0, method, "adjoint", rtol, atol, options, back, parameters), t)
 
@@ -168,6 +171,8 @@ class _Asked:
         others = sorted(set(self.options) - {"norm", "step_size"})
         if others:
             raise InvalidInput(f"options: expected only norm and step_size of torchdiffeq's, got {', '.join(others)}.")
+        if t.requires_grad and torch.is_grad_enabled():
+            raise InvalidInput("t: expected times without gradient; times are not differentiated here. Detach them.")
         method = chosen.get("method", OWN_METHODS.get(self.method))
         if method is None:
             known = ", ".join(OWN_METHODS)
@@ -177,10 +182,23 @@ class _Asked:
             settings.setdefault("tolerance", (_number("rtol", self.rtol), _number("atol", self.atol)))
             if self.back and "tolerance" not in chosen:
                 settings.setdefault("adjoint_tolerance", tuple(_number("adjoint tolerance", one) for one in self.back))
-        elif settings.get("step") is None:
+        else:
+            self._check_fixed(method, chosen, t)
             # As torchdiffeq: without a step size, from one requested time to the next.
-            settings["step"] = float(self.options.get("step_size") or (t[-1] - t[0]))
+            settings.setdefault("step", float(self.options.get("step_size") or (t[-1] - t[0])))
         return settings
+
+    def _check_fixed(self, method: str, chosen: dict[str, Any], t: Tensor) -> None:
+        if "tolerance" in chosen:
+            raise InvalidInput(
+                f"tolerance: expected none, since the module takes fixed steps ({method}), which no tolerance changes. "
+                "Choose an adaptive method as well, .at(1e-3, method='dopri5')."
+            )
+        step = self.options.get("step_size")
+        if step and not torch.allclose(((t - t[0]) / step)[1:-1].round() * step, (t - t[0])[1:-1]):
+            raise InvalidInput(
+                "t: expected times on the grid of step_size, got others, at which torchdiffeq interpolates linearly."
+            )
 
     @property
     def base(self) -> Any:
@@ -216,13 +234,15 @@ def _carry_out(asked: _Asked, t: Tensor) -> Tensor:
         f, state = _Reshaped(f, y0.shape), y0.reshape(1, -1)
     f = AtManyTimes(f, manner or together, asked.parameters)
     found = solve(f, state, t[0].item(), t[-1].item(), times=t.detach().double(), **settings)
+    # Without the graph, which would live until the next call.
+    bare = replace(found, y=found.y.detach(), path=found.path.detach())
     call = Call(
         tuple(y0.shape),
         settings["method"],
         (manner or together).__name__,
         settings["coupling"],
         settings["gradient"],
-        found,
+        bare,
     )
     redirection.calls.append(call)
     return found.path.transpose(0, 1).reshape(len(t), *y0.shape)
@@ -245,6 +265,9 @@ def _manner(redirection: Redirection, asked: _Asked, t: Tensor) -> Manner | None
     if y0.ndim < 2 or len(y0) != redirection.batch or asked.options["norm"].__name__ != "_rms_norm":
         return None
     base, kind = asked.base, (y0.shape[1:], y0.dtype)
+    if isinstance(base, nn.Module):
+        # What decides besides the field itself: batch norm couples rows in training, and bfloat16 rounds coarsely.
+        kind = (*kind, *(part.training for part in base.modules()), torch.is_autocast_enabled(y0.device.type))
     known = redirection.manners.setdefault(base, {}) if isinstance(base, nn.Module) else {}
     if len(y0) == 1:
         return known.get(kind, one_by_one)

@@ -47,12 +47,15 @@ def find_manner(f: ScalarTimeField, y: State, start: float, stop: float) -> Mann
     """The fastest way of calling f on samples at different times that gives what f gives for each sample alone; None
     where f gives another answer in a batch than alone even at one time, so that no way can be right.
 
-    Tries f on the first samples of y. That a call goes through proves nothing: times of shape (B,) broadcast along a
+    Tries f on the first samples of y, with noise. That a call goes through proves nothing: times of shape (B,) broadcast along a
     state's last axis when that happens to be B long.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vmap says where it is slow
         y = y[:3]
+        # With noise: on states that are all alike, such as zeros, a wrong way would pass for a right one.
+        noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        y = y + noise.to(y) * y.abs().max().clamp_min(1)
         t = torch.linspace(start, stop, len(y) + 2, dtype=y.dtype, device=y.device)[1:-1]
         try:
             alone, common = one_by_one(f, t, y), one_by_one(f, t[:1].expand(len(y)), y)

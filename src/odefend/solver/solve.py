@@ -75,8 +75,8 @@ def solve(
         "adjoint": the continuous adjoint equation (arXiv 1806.07366), integrated backwards with a tolerance of its
             own. With coupling "sample" each sample's error is the larger of the norms of its state and its adjoint;
             with "batch" the error is torchdiffeq's, over (t, state, adjoint, parameters' adjoint). f must be an
-            nn.Module, whose parameters are known, or depend on no parameters that require a gradient. Samples that
-            did not succeed get gradient 0; where only the backward integration fails, NaN.
+            nn.Module with all its parameters registered, or depend on none that require a gradient. Samples that did
+            not succeed get gradient 0; where only the backward integration fails, NaN. Not differentiable again.
     norm: the size of each sample of an error that has been divided by its tolerance.
     log: whether to keep every attempted step in `Solution.log`.
 
@@ -84,6 +84,7 @@ def solve(
     """
     _check(y0, method, step, end, gradient, coupling, max_steps)
     batch = len(y0)
+    _check_args(args, batch)
     start, stop, wanted = _times(t0, t1, times, batch, y0.device)
     rtol, atol = tolerances(tolerance, batch, y0.device)
     back = (rtol, atol) if adjoint_tolerance is None else tolerances(adjoint_tolerance, batch, y0.device)
@@ -93,8 +94,8 @@ def solve(
     plan = Plan(METHODS[method], step, max_steps, end == "clip", gradient, norm, log)
     adjoint = gradient == "adjoint" and torch.is_grad_enabled()
     parameters = [p for p in f.parameters() if p.requires_grad] if isinstance(f, nn.Module) else []
-    if adjoint and not isinstance(f, nn.Module):
-        check_nothing_hidden(f, start[:1], y0[:1], [arg[:1] for arg in args])
+    if adjoint:
+        check_nothing_hidden(f, start[:1], y0[:1], [arg[:1] for arg in args], parameters)
     if coupling == "batch":
         _check_uniform(problem)
         whole, shared = problem.as_one_sample(), (*parameters, *(arg for arg in args if arg.requires_grad))
@@ -134,6 +135,16 @@ def _check(y0: Tensor, method: str, step: float | None, end: str, gradient: str,
         raise InvalidInput(f"y0: expected a floating-point state (batch, ...), got {y0.dtype} of {tuple(y0.shape)}.")
 
 
+def _check_args(args: Sequence[Tensor], batch: int) -> None:
+    for arg in (args,) if isinstance(args, Tensor) else args:
+        if isinstance(args, Tensor) or not isinstance(arg, Tensor) or not arg.ndim or len(arg) != batch:
+            got = f"{tuple(arg.shape)}" if isinstance(arg, Tensor) else type(arg).__name__
+            raise InvalidInput(
+                f"args: expected a sequence of tensors with one row for each of the {batch} samples, got {got}. What all "
+                "samples share belongs into f."
+            )
+
+
 def check_step(method: str, step: float | None) -> None:
     """Raise InvalidInput unless a step size is given exactly to the methods that need one."""
     if METHODS[method].adaptive:
@@ -150,6 +161,8 @@ def _times(
     start, stop = (_per_sample(name, t, batch, device) for name, t in (("t0", t0), ("t1", t1)))
     if times is None:
         return start, stop, start[:, None][:, :0]
+    if isinstance(times, Tensor) and times.requires_grad:
+        raise InvalidInput("times: expected times without gradient; times are not differentiated. Detach them.")
     wanted = torch.as_tensor(times, dtype=torch.float64, device=device)
     if wanted.ndim not in (1, 2) or (wanted.ndim == 2 and len(wanted) != batch):
         raise InvalidInput(

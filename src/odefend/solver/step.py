@@ -19,18 +19,16 @@ class _Move(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: tuple[float, ...], y: Tensor, h: Tensor, *terms: Tensor) -> Tensor:
-        total = weighted_sum(weights, terms)
         ctx.weights = weights
-        if ctx.needs_input_grad[2]:
-            ctx.save_for_backward(h, total)
-            return torch.addcmul(y, h, total)
-        ctx.save_for_backward(h)
+        # The terms are needed for h alone, and themselves rather than their sum, so that h's gradient is differentiable.
+        ctx.save_for_backward(h, *(terms if ctx.needs_input_grad[2] else ()))
+        total = weighted_sum(weights, terms)
         return torch.addcmul(y, h, total, out=total)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,), (h, *total) = grads, ctx.saved_tensors
-        for_h = (grad * total[0]).flatten(1).sum(1).view_as(h) if total else None
+        (grad,), (h, *terms) = grads, ctx.saved_tensors
+        for_h = (grad * weighted_sum(ctx.weights, terms)).flatten(1).sum(1).view_as(h) if terms else None
         scaled = grad * h
         wanted = ctx.needs_input_grad[3:]
         return (
