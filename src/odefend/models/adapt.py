@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from odefend.errors import InvalidInput, unknown
 from odefend.models.classifier import Classifier, Prediction
+from odefend.models.redirect import Call, Redirection, redirected
 from odefend.models.settings import SolverSettings
 from odefend.solver import Tolerance
-from odefend.solver.redirect import Call, Redirection, redirected
 from odefend.tensors import Images, Index
 
 
 class Adapted(Classifier):
     """A module from images to logits whose calls of torchdiffeq are carried out by `solver.solve`.
 
-    `calls` says how, for the latest batch: see `solver.redirect.Call`.
+    `calls` says how, for the latest batch: see `models.redirect.Call`.
     """
 
     def __init__(self, module: nn.Module, in_channels: int, classes: int, chosen: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def adapt(module: nn.Module, *, in_channels: int, classes: int, **settings: Any)
     (torch.utils.checkpoint), is not redirected.
 
     Raises InvalidInput at the first prediction if the module never calls torchdiffeq, or with options that steer its
-    steps, events, or a method that is not in `solver.redirect.OWN_METHODS`.
+    steps, events, or a method that is not in `models.redirect.OWN_METHODS`.
     """
     return Adapted(module, in_channels, classes, _checked(settings))
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from odefend.errors import InvalidInput
+from odefend.models.scalar_time import AtManyTimes, Manner, find_manner, one_by_one, together
 from odefend.solver.methods import METHODS
-from odefend.solver.scalar_time import AtManyTimes, Manner, find_manner, one_by_one, together
 from odefend.solver.solution import Solution
 from odefend.solver.solve import solve
 from odefend.tensors import State
