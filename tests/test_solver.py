@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchdiffeq import odeint
-from toys import pictures, small_ode_net
+from toys import counted, pictures, small_ode_net
 
 from odefend.errors import InvalidInput, UnknownName
 from odefend.solver import Status, solve
@@ -18,16 +18,6 @@ TOLERANCES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 def decay(t, y):
     return -y
-
-
-def counted(field):
-    calls = [0]
-
-    def f(t, y):
-        calls[0] += 1
-        return field(t.view(-1), y)
-
-    return f, calls
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

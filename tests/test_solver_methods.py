@@ -10,6 +10,7 @@ import torch
 from detest import END, PROBLEMS
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
+from toys import counted
 
 from odefend.errors import InvalidInput
 from odefend.solver import METHODS, Status, solve
@@ -133,16 +134,6 @@ def test_linear_fields_are_matrix_exponentials_forwards_and_backwards(name, end)
     exact = torch.stack([torch.matrix_exp((stop[i] - 0.5) * a) @ y0[i] for i in range(2)])
     torch.testing.assert_close(found.y, exact, rtol=100 * tolerance, atol=100 * tolerance)
     assert (found.stats.nfe > 0).all() and (found.status == Status.SUCCESS).all()
-
-
-def counted(field):
-    calls = [0]
-
-    def f(t, y):
-        calls[0] += 1
-        return field(t.view(-1), y)
-
-    return f, calls
 
 
 @pytest.mark.parametrize("tolerance", [1e-6, 1e-3, 1e-1])

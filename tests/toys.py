@@ -36,3 +36,14 @@ def pictures(count: int, size: int = 8, dtype: torch.dtype = torch.float64, seed
     images = torch.rand((count, 1, size, size), generator=generator, dtype=torch.float64)
     contrast = torch.linspace(0.05, 1, count, dtype=torch.float64).view(-1, 1, 1, 1)
     return (images * contrast).to(dtype)
+
+
+def counted(field):
+    """A field for torchdiffeq, which gives one time, and a list with the number of its calls."""
+    calls = [0]
+
+    def f(t, y):
+        calls[0] += 1
+        return field(t.view(-1), y)
+
+    return f, calls
