@@ -1,7 +1,9 @@
 """Shared by all tests: one thread, so that timing and rounding do not depend on the machine's cores."""
 
 import pytest
+import requests
 import torch
+from real_data import real_data as real_data
 
 import odefend
 
@@ -24,3 +26,21 @@ def res():
 @pytest.fixture(scope="session")
 def test_digits():
     return odefend.digits("test")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """No test reads or fills the user's cache, or downloads anything that it does not serve itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ODEFEND_CACHE", str(tmp_path_factory.getbasetemp().parent / "cache"))
+        patch.setattr(requests, "get", only_here)
+        yield
+
+
+def only_here(address, *args, **options):
+    """requests.get, to this machine only."""
+    assert address.startswith("http://127.0.0.1:"), f"a test asks for {address}"
+    return get(address, *args, **options)
+
+
+get = requests.get

@@ -24,7 +24,9 @@ def odefend(*arguments, **options):
     [
         (("--help",), ("demo", "train", "report")),
         (("demo", "--help"), ("--out", "--images", "matched", "tolerances")),
-        (("train", "--help"), ("digits-oon", "--precision", "--seed")),
+        (("train", "--help"), ("recipes", "--precision", "--seed", "--scale", "--trial", "--data-dir", "--devices")),
+        (("data", "--help"), ("list", "fetch", "check")),
+        (("models", "--help"), ("fetch",)),
     ],
 )
 def test_help_teaches(arguments, words):

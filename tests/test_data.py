@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import odefend
-from odefend.errors import InvalidInput, UnknownName
-
-SPLITS = ("train", "calibration", "test")
+from odefend.data import SPLITS, folder
+from odefend.errors import DataError, InvalidInput, UnknownName
 
 
 def test_splits_are_disjoint_and_complete():
@@ -40,3 +40,55 @@ def test_wrong_use():
     data = odefend.digits("test")
     with pytest.raises(InvalidInput, match="as many images as labels"):
         odefend.LabelledImages(data.images, data.labels, data.ids[:3])
+
+
+def save(path, colour, size=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_a_folder_of_classes_is_split_by_names(tmp_path):
+    for i in range(40):
+        save(tmp_path / "mine" / ("cat" if i % 4 else "dog") / f"{i:02d}.png", (i, 2 * i, 3 * i))
+    (tmp_path / "mine" / "notes.txt").write_text("no picture")
+    parts = {split: folder(split, tmp_path / "mine") for split in SPLITS}
+    assert [len(part) for part in parts.values()] == [32, 4, 4]
+    assert len({name for part in parts.values() for name in part.ids}) == 40
+    for part in parts.values():
+        for row, name in enumerate(part.ids):
+            _, kind, file = name.split("/")
+            assert part.labels[row] == (kind == "dog")
+            assert part.pixels[row, :, 5, 7].tolist() == [int(file[:2]) * c for c in (1, 2, 3)]
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "mine").rename(tmp_path / "elsewhere" / "mine")
+    assert folder("test", moved).digest == parts["test"].digest
+    assert folder("test", moved, grey=True, size=4).pixels.shape == (4, 1, 4, 4)
+
+
+def test_a_folder_with_parts_keeps_them(tmp_path):
+    save(tmp_path / "train" / "b" / "1.png", "red")
+    save(tmp_path / "train" / "a" / "2.png", "red")
+    save(tmp_path / "test" / "b" / "3.png", "red")
+    assert folder("train", tmp_path).labels.tolist() == [0, 1]
+    assert folder("test", tmp_path).labels.tolist() == [1], "a class has one number in all parts"
+    with pytest.raises(DataError, match="validation: expected pictures"):
+        folder("validation", tmp_path)
+
+
+def test_a_folder_that_cannot_be_a_data_set_is_named(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        folder("train", tmp_path / "none")
+    save(tmp_path / "1.png", "red")
+    save(tmp_path / "2.png", "red", size=(9, 6))
+    with pytest.raises(DataError, match=r"2\.png: expected 8x6 pixels as in 1\.png, got 9x6.*size"):
+        folder("train", tmp_path)
+    assert folder("train", tmp_path, size=(6, 8)).labels.tolist() == [0, 0]
+
+
+def test_bytes_in_memory_are_floats_at_the_edge():
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
+    data = odefend.LabelledImages(pixels, torch.zeros(3).long(), ("a", "b", "c"))
+    assert data.images.dtype == torch.float32 and data.images.flatten().tolist() == [0, pytest.approx(0.2), 1]
+    assert data[[1]].pixels.dtype == torch.uint8
+    with pytest.raises(InvalidInput, match=r"uint8 in 0\.\.255 or floats"):
+        odefend.LabelledImages(pixels.long(), torch.zeros(3).long(), ("a", "b", "c"))

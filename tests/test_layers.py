@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "odefend"
 LAYERS = [
     {"tensors", "errors", "rng", "version", "progress"},
     {"files", "solver", "norms", "intervals"},
+    {"download"},
     {"models", "data"},
     {"attacks"},
     {"defenses"},

@@ -17,6 +17,7 @@ import odefend
 from odefend.errors import CheckpointError, InvalidInput, UnknownName
 from odefend.intervals import rate
 from odefend.models import MODELS, count_parameters, save
+from odefend.models.endtime import end_time
 from odefend.models.layers import TimeConv
 from odefend.solver import GRADIENTS, Status
 
@@ -33,6 +34,94 @@ PUBLISHED = {
 @pytest.mark.parametrize(("name", "channels", "width"), PUBLISHED)
 def test_parameter_counts_are_the_published_ones(name, channels, width):
     assert count_parameters(MODELS[name](in_channels=channels, width=width)) == PUBLISHED[name, channels, width]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("forensic", {}, 1_194_241),
+        ("end-time", {"width": 16}, 17_418),
+        ("end-time", {"width": 128}, 655_370),
+        ("resnet14", {}, 182_378),
+        ("lenet5", {}, 61_706),
+        ("oon", {"in_channels": 3, "width": 256, "normalization": ([0.5] * 3, [0.2] * 3)}, 1_201_930),
+        # The ODE nets without their time channels: 2 convolutions with 9 weights for each of 64 channels.
+        ("oon-matched", {}, 77_258 - 2 * 9 * 64),
+        ("mix-matched", {}, 232_970 - 2 * 9 * 64),
+    ],
+)
+def test_parameter_counts_of_the_other_nets(name, options, count):
+    assert count_parameters(MODELS[name](**options)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("forensic", (3, 64, 64)),
+        ("end-time", (1, 28, 28)),
+        ("lenet5", (1, 28, 28)),
+        ("resnet14", (3, 32, 32)),
+        ("res", (1, 28, 28)),
+        ("oon-matched", (1, 28, 28)),
+        ("mix-matched", (3, 32, 32)),
+    ],
+)
+def test_an_answer_does_not_depend_on_the_batch(name, shape):
+    torch.manual_seed(0)
+    options = {"width": 8} if name in ("forensic", "end-time") else {"in_channels": shape[0]}
+    net, images = MODELS[name](**options).double().eval(), torch.rand(3, *shape, dtype=torch.float64)
+    together = net.predict(images)
+    assert together.logits.shape == (3, net.classes)
+    for i in range(3):
+        alone = net.predict(images[i : i + 1])
+        torch.testing.assert_close(alone.logits[0], together.logits[i], rtol=1e-9, atol=1e-9)
+        assert alone.nfe[0] == together.nfe[i]
+
+
+def test_one_output_stands_behind_two_logits():
+    torch.manual_seed(0)
+    net = MODELS["forensic"](width=8).eval()
+    logits = net(torch.rand(5, 3, 16, 16))
+    assert torch.equal(logits[:, 0], -logits[:, 1])
+
+
+def test_normalization_belongs_to_the_net_and_not_to_its_weights():
+    torch.manual_seed(0)
+    mean, std = [0.1, 0.2, 0.3], [0.5, 1.0, 2.0]
+    net = MODELS["oon"](in_channels=3, width=8, normalization=(mean, std)).eval()
+    plain = MODELS["oon"](in_channels=3, width=8).eval()
+    plain.load_state_dict({name.replace("stem.1", "stem"): value for name, value in net.state_dict().items()})
+    images = torch.rand(4, 3, 16, 16)
+    scaled = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert torch.equal(net(images), plain.classify(scaled).logits)
+    with pytest.raises(InvalidInput, match="normalization: expected"):
+        MODELS["mix"](in_channels=1, width=8, normalization=(mean, std))
+
+
+def test_the_time_channel_may_come_last():
+    torch.manual_seed(0)
+    conv, x, t = TimeConv(5, time_first=False).double(), torch.randn(4, 5, 6, 6).double(), torch.rand(4).double()
+    expected = F.conv2d(torch.cat([x, t.view(-1, 1, 1, 1).expand(4, 1, 6, 6)], 1), conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(t, x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_end_time_is_a_setting_of_a_view_and_drawn_in_training():
+    torch.manual_seed(0)
+    net, images = end_time(width=8, ends=(1.0, 4.0)).eval(), torch.rand(2, 1, 28, 28)
+    assert torch.equal(net(images), net.at(t1=4.0)(images)) and not torch.equal(net(images), net.at(t1=1.0)(images))
+    path = net.at(1e-6).trajectory(images, times=[1.0, 4.0]).path[:, 0]
+    torch.testing.assert_close(path, net.at(1e-6, t1=1.0).trajectory(images).y, rtol=1e-4, atol=1e-4)
+    ends, classify = [], odefend.ODENet.classify
+    net.train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(odefend.ODENet, "classify", lambda self, x: ends.append(self.settings.t1) or classify(self, x))
+        for _ in range(8):
+            net(images)
+    assert len(set(ends)) == 8 and all(1 <= end <= 4 for end in ends) and net.settings.t1 == 4.0
+    with pytest.raises(InvalidInput, match="ends"):
+        MODELS["end-time"](ends=(2.0, 1.0))
+    with pytest.raises(InvalidInput, match="t1"):
+        net.at(t1=0.0)
 
 
 @pytest.mark.parametrize(("name", "size", "state"), [("oon", 28, 14), ("oon", 32, 16), ("mix", 28, 7), ("mix", 32, 8)])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from odefend.evaluation import Ledger
+from odefend.models import cards
 from odefend.studies.demo_report import Rows
 
 ROOT = Path(__file__).parent.parent
@@ -30,12 +31,23 @@ def test_its_links_lead_somewhere():
         assert (ROOT / target).exists(), target
 
 
-def test_its_table_and_figure_are_made_of_the_committed_rows():
-    spec = importlib.util.spec_from_file_location("figures_script", ROOT / "docs" / "figures.py")
+def script_of(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "docs" / f"{name}.py")
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_its_table_and_figure_are_made_of_the_committed_rows():
+    script = script_of("figures")
     rows = Rows(Ledger(ROOT / "results" / "demo"))
     assert script.filled(README, rows) == README
     assert "| --- |" in script.block(rows)
     assert (ROOT / "docs" / "tolerance.svg").read_text() == script.figure(rows)
+
+
+def test_the_page_of_the_zoo_is_made_of_the_cards():
+    script, page = script_of("zoo"), (ROOT / "docs" / "zoo.md").read_text()
+    assert script.filled(page, cards()) == page
+    assert (ROOT / "docs" / "training.svg").read_text() == script.figure(cards())

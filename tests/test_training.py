@@ -1,20 +1,29 @@
 """Recipes are checked, trainings resume to the same weights, and foreign states are refused."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
-from odefend.models import odenet
-from odefend.training import Recipe, read_recipe, train
+from odefend.models import MODELS, cards, count_parameters, odenet
+from odefend.training import Recipe, read_recipe, recipe_names, scales_of, train, try_out
+from odefend.training.augment import DRAWS, augment
+from odefend.training.measure import loss_of
+from odefend.training.recipe import Augmentation
+from odefend.training.schedules import LearningRate, make_optimizer
 
 TINY = {"options": {"in_channels": 1, "width": 4, "classes": 10}, "epochs": 3, "batch_size": 256}
 
@@ -24,34 +33,46 @@ class StopError(Exception):
 
 
 class StopAfter:
-    def __init__(self, epochs):
-        self.epochs, self.first = epochs, None
+    """Stops a training at a number of steps; remembers where it began and what it was told last."""
+
+    def __init__(self, steps):
+        self.steps, self.first, self.note = steps, None, ""
 
     def stage(self, name, total):
-        pass
+        if name.startswith("measure"):
+            self.steps = 10**9
 
     def advance(self, done, note=""):
         self.first = done if self.first is None else self.first
-        if done >= self.epochs:
+        self.note = note or self.note
+        if done >= self.steps:
             raise StopError
 
 
+STEPS = 5  # of an epoch of digits with TINY
+
+
 @pytest.mark.parametrize("name", ["digits-oon", "digits-res"])
-def test_a_stopped_training_ends_with_the_same_weights(name, tmp_path):
-    recipe = read_recipe(name, TINY)
+def test_a_stopped_training_ends_with_the_same_weights(name, tmp_path, monkeypatch):
+    recipe = read_recipe(name, overrides=TINY | {"keep": "best-loss", "augmentation": {"crop": 1}})
     whole = train(recipe, tmp_path / "whole")
-    for epochs in (1, 2):
+    monkeypatch.setattr("odefend.training.state.SAVE_EVERY", 0.0)
+    for stop in (2, STEPS, 2 * STEPS + 3):  # within an epoch, at its end, within the last
         with pytest.raises(StopError):
-            train(recipe, tmp_path / "cut", StopAfter(epochs))
-    heard = StopAfter(99)
+            train(recipe, tmp_path / "cut", StopAfter(stop))
+    heard = StopAfter(10**9)
     cut = train(recipe, tmp_path / "cut", heard)
-    assert heard.first == 2, "the third call starts after the second epoch"
+    assert heard.first == 2 * STEPS + 3, "the last call starts where the third was stopped"
     assert whole.read_bytes() == cut.read_bytes()
     assert not (tmp_path / "cut" / f"{name}.state").exists()
+    one, other = (odefend.load(path).card for path in (whole, cut))
+    curve = [epoch.model_dump(exclude={"seconds"}) for epoch in one.history]
+    assert curve == [epoch.model_dump(exclude={"seconds"}) for epoch in other.history] and len(curve) == 3
+    assert one.test_accuracy == other.test_accuracy and "validation" in heard.note
 
 
 def test_training_is_a_function_of_its_seed_not_of_global_state(tmp_path):
-    recipe = read_recipe("digits-res", TINY | {"epochs": 1})
+    recipe = read_recipe("digits-res", overrides=TINY | {"epochs": 1})
     torch.manual_seed(5)
     state = torch.get_rng_state()
     one = load_file(train(recipe, tmp_path / "1"))
@@ -68,7 +89,7 @@ def test_a_killed_training_resumes(tmp_path):
         sys.executable,
         "-c",
         "import torch; torch.set_num_threads(1)\nfrom pathlib import Path\nfrom odefend.training import *\n"
-        f"train(read_recipe('digits-res', {TINY | {'epochs': 400}!r}), Path({str(tmp_path)!r}))",
+        f"train(read_recipe('digits-res', overrides={TINY | {'epochs': 400}!r}), Path({str(tmp_path)!r}))",
     ]
     process = subprocess.Popen(command)
     state = tmp_path / "digits-res.state"
@@ -77,36 +98,39 @@ def test_a_killed_training_resumes(tmp_path):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done, heard = torch.load(state, weights_only=True)["epoch"], StopAfter(1)
-    assert done >= 1
+    done, heard = torch.load(state, weights_only=True)["state"]["epoch"] * STEPS, StopAfter(1)
+    assert done >= STEPS
     with pytest.raises(StopError):
-        train(read_recipe("digits-res", TINY | {"epochs": 400}), tmp_path, heard)
+        train(read_recipe("digits-res", overrides=TINY | {"epochs": 400}), tmp_path, heard)
     assert heard.first == done
 
 
 def test_double_precision_resumes_and_the_recipes_tolerance_is_trained_at(tmp_path, monkeypatch):
-    recipe, seen = read_recipe("digits-oon", TINY | {"epochs": 2, "precision": "64-true", "tolerance": 0.5}), set()
+    recipe, seen = (
+        read_recipe("digits-oon", overrides=TINY | {"epochs": 2, "precision": "64-true", "tolerance": 0.5}),
+        set(),
+    )
     real = odenet.solve
     monkeypatch.setattr(odenet, "solve", lambda *args, **how: seen.add(how["tolerance"]) or real(*args, **how))
     with pytest.raises(StopError):
-        train(recipe, tmp_path, StopAfter(1))
+        train(recipe, tmp_path, StopAfter(STEPS + 1))
     assert seen == {0.5}
     assert odefend.load(train(recipe, tmp_path)).card.tolerance == 0.5
 
 
 def test_a_state_of_another_recipe_or_no_state_at_all_is_refused(tmp_path):
-    recipe = read_recipe("digits-res", TINY)
+    recipe = read_recipe("digits-res", overrides=TINY)
     with pytest.raises(StopError):
-        train(recipe, tmp_path, StopAfter(1))
+        train(recipe, tmp_path, StopAfter(STEPS + 1))
     with pytest.raises(CheckpointError, match="other settings"):
-        train(recipe.model_copy(update={"peak_learning_rate": 1e-3}), tmp_path)
+        train(recipe.model_copy(update={"learning_rate": 1e-3}), tmp_path)
     (tmp_path / "digits-res.state").write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match="not a training state"):
         train(recipe, tmp_path)
 
 
 def test_what_is_trained_can_be_loaded_and_says_how_good_it_is(tmp_path):
-    weights = train(read_recipe("digits-oon", TINY | {"epochs": 1}), tmp_path)
+    weights = train(read_recipe("digits-oon", overrides=TINY | {"epochs": 1}), tmp_path)
     net, test = odefend.load(weights), odefend.digits("test")
     assert net.card.test_accuracy.successes == int(net.predict(test.images).correct(test.labels).sum())
     assert set(net.card.mean_nfe) == {"1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1", "1", "10"}
@@ -117,17 +141,17 @@ def test_wrong_recipes_are_refused(tmp_path):
     with pytest.raises(UnknownName, match="Did you mean 'digits-oon'"):
         read_recipe("digit-oon")
     with pytest.raises(UnknownName, match=r"unknown recipe key 'epoch'\. Did you mean 'epochs'"):
-        read_recipe("digits-oon", {"epoch": 3})
+        read_recipe("digits-oon", overrides={"epoch": 3})
     with pytest.raises(InvalidInput, match="epochs"):
-        read_recipe("digits-oon", {"epochs": 0})
+        read_recipe("digits-oon", overrides={"epochs": 0})
     with pytest.raises(UnknownName, match="Did you mean 'oon'"):
-        read_recipe("digits-oon", {"model": "oom"})
+        read_recipe("digits-oon", overrides={"model": "oom"})
     with pytest.raises(UnknownName, match="Did you mean 'width'"):
-        read_recipe("digits-oon", {"options": {"widht": 4}})
+        read_recipe("digits-oon", overrides={"options": {"widht": 4}})
     with pytest.raises(InvalidInput, match="name"):
-        read_recipe("digits-oon", {"name": "../mine"})
+        read_recipe("digits-oon", overrides={"name": "../mine"})
     with pytest.raises(UnknownName, match="unknown data set"):
-        read_recipe("digits-oon", {"data": "cifar"})
+        read_recipe("digits-oon", overrides={"data": "cifar"})
     file = tmp_path / "mine.toml"
     file.write_text("name = ")
     with pytest.raises(InvalidInput, match="expected a TOML file"):
@@ -141,6 +165,169 @@ def test_an_unwritable_folder_is_refused_before_any_work(tmp_path):
     blocked.write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         train(Recipe(name="x", model="oon-matched", data="digits", epochs=1), blocked / "folder")
+
+
+def test_every_recipe_can_be_read_and_fits_its_net_and_data():
+    for name in recipe_names():
+        for scale in scales_of(name):
+            recipe = read_recipe(name, scale)
+            assert recipe.scale == scale and recipe.name == (name if scale == "desk" else f"{name}-{scale}")
+            MODELS[recipe.model](**recipe.options)
+    published = {"mnist-oon", "mnist-mix", "mnist-res", "cifar10-oon", "cifar10-mix", "cifar10-res", "forensic"}
+    assert published | {"mnist-lenet5", "mnist-end-time-small", "cifar10-resnet14"} <= set(recipe_names())
+
+
+def test_names_tell_scale_and_seed():
+    assert read_recipe("mnist-oon", "paper", {"seed": 7}).name == "mnist-oon-paper-seed7"
+    assert read_recipe("mnist-oon", overrides={"seed": 23}).name == "mnist-oon", "the recipe's own seed"
+    assert read_recipe("mnist-oon", overrides={"seed": 7, "name": "mine"}).name == "mine"
+    with pytest.raises(InvalidInput, match=r"expected a table \[paper\]"):
+        read_recipe("digits-oon", "paper")
+    with pytest.raises(UnknownName, match="Did you mean 'paper'"):
+        read_recipe("mnist-oon", "papre")
+
+
+@pytest.mark.parametrize("card", [*cards().values()], ids=lambda card: card.name)
+def test_the_recipe_on_a_card_is_one_that_trains(card):
+    recipe = Recipe(**card.recipe)
+    assert recipe.model == card.model and recipe.seed == card.seed and recipe.epochs == card.epochs
+    assert count_parameters(MODELS[card.model](**card.options)) == card.parameters
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"name": "constant"}, [0.1] * 4),
+        ({"name": "steps", "factor": 0.5, "at": [1, 3]}, [0.1, 0.05, 0.05, 0.025]),
+        ({"name": "cosine", "epochs": 2}, [0.1, 0.05, 0.0, 0.05]),
+        # Accuracies 0.5, 0.4, 0.4, 0.4: the second epoch in a row without a rise is one more than the patience of 1.
+        ({"name": "plateau", "patience": 1}, [0.1, 0.1, 0.1, 0.01]),
+    ],
+)
+def test_schedules_are_the_published_ones(schedule, expected):
+    base = {"name": "x", "model": "oon", "data": "digits", "epochs": 4, "learning_rate": 0.1, "optimizer": "sgd"}
+    recipe = Recipe(**base, schedule=schedule)
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), recipe)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+    rate, seen = LearningRate(optimizer, recipe, batches=3), []
+    for accuracy in (0.5, 0.4, 0.4, 0.4):
+        seen.append(optimizer.param_groups[0]["lr"])
+        for _ in range(3):
+            optimizer.step()
+            rate.step()
+        rate.epoch(accuracy)
+    assert seen == pytest.approx(expected, abs=1e-12)
+
+
+def test_augmentation_moves_each_image_by_its_own_draw():
+    images = torch.rand(6, 3, 8, 8)
+    draws = np.random.default_rng(0).random((6, DRAWS))
+    assert torch.equal(augment(images, Augmentation(), draws), images)
+    how = Augmentation(crop=2, flip=True, hue=0.1, saturation=0.3)
+    changed = augment(images, how, draws)
+    assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
+    torch.testing.assert_close(augment(images[[4, 1]], how, draws[[4, 1]]), changed[[4, 1]])
+    # A crop is a window of the framed image, at every place in turn.
+    framed, seen = F.pad(images, [2] * 4), set()
+    for row, column in itertools.product(range(5), range(5)):
+        at = np.full((6, DRAWS), 0.9)
+        at[:, 0], at[:, 1] = (row + 0.5) / 5, (column + 0.5) / 5
+        assert torch.equal(augment(images, Augmentation(crop=2), at), framed[:, :, row : row + 8, column : column + 8])
+        seen.add((row, column))
+    left = np.zeros((6, DRAWS))
+    assert torch.equal(augment(images, Augmentation(flip=True), left), images.flip(3))
+    assert torch.equal(augment(images, Augmentation(flip=True), left + 0.5), images)
+
+
+def test_colour_jitter_keeps_brightness_and_greys():
+    draws = np.random.default_rng(0).random((4, DRAWS))
+    how = Augmentation(hue=0.5, saturation=0.2)
+    grey = torch.rand(4, 1, 5, 5).expand(4, 3, 5, 5)
+    torch.testing.assert_close(augment(grey, how, draws), grey, rtol=0, atol=1e-6)
+    images = 0.4 + 0.2 * torch.rand(4, 3, 5, 5)  # far enough from 0 and 1 for nothing to be clipped
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    changed = augment(images, how, draws)
+    torch.testing.assert_close((changed * luma).sum(1), (images * luma).sum(1), rtol=0, atol=1e-6)
+    none = np.full((4, DRAWS), 0.5)
+    torch.testing.assert_close(augment(images, how, none), images, rtol=0, atol=1e-6)
+    # Half a circle turns each colour into its complement.
+    half = none.copy()
+    half[:, 3] = 1.0
+    twice = augment(augment(images, how, half), how, half)
+    assert not torch.allclose(augment(images, how, half), images, atol=1e-2)
+    torch.testing.assert_close(twice, images, rtol=0, atol=1e-5)
+
+
+def test_the_binary_loss_is_that_of_the_one_output():
+    y, labels = torch.randn(5), torch.tensor([0, 1, 1, 0, 1])
+    recipe = read_recipe("forensic")
+    expected = F.binary_cross_entropy_with_logits(y, labels.float(), reduction="sum")
+    assert loss_of(recipe, torch.stack([-y, y], 1), labels) == pytest.approx(expected.item())
+
+
+def test_the_best_epoch_is_kept_where_the_recipe_asks_for_it(tmp_path, monkeypatch):
+    recipe = read_recipe("digits-res", overrides=TINY | {"keep": "best-accuracy"})
+    accuracies, weights = iter([0.5, 0.9, 0.7]), []
+
+    def validate(self):
+        weights.append({name: value.clone() for name, value in self.net.state_dict().items()})
+        return next(accuracies), 1.0
+
+    monkeypatch.setattr("odefend.training.fit._Training._validate", validate)
+    kept = load_file(train(recipe, tmp_path))
+    assert all(torch.equal(kept[name], weights[1][name]) for name in kept)
+    assert not all(torch.equal(kept[name], weights[2][name]) for name in kept)
+
+
+def test_a_trial_tells_the_time_of_the_whole_and_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = read_recipe("digits-res", overrides=TINY)
+    trial = try_out(recipe, 2)
+    assert trial.steps == 15 and 0 < trial.seconds < 5 and trial.projected == pytest.approx(15 * trial.seconds)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidInput, match=r"steps: expected 1 \.\.\. 4"):
+        try_out(recipe, 5)
+
+
+def test_two_devices_learn_what_one_does(tmp_path):
+    """Without dropout and batch norm, sharing a batch changes rounding only."""
+    folder = tmp_path / "data"
+    for i in range(40):
+        path = folder / f"{i % 4}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (28, 28), dtype=np.uint8)).save(path)
+    (tmp_path / "pair.toml").write_text(
+        f'''name = "pair"
+model = "lenet5"
+data = "folder"
+data_options = {{ path = "{folder}", grey = true }}
+epochs = 2
+batch_size = 31
+learning_rate = 1e-3
+augmentation = {{ crop = 2 }}
+'''
+    )
+    told = {}
+    for devices in (1, 2):
+        done = subprocess.run(
+            # By the command's own file, which Fabric starts again for the second device.
+            f"{Path(sys.executable).parent}/odefend train pair.toml --quiet --json --out {devices} "
+            f"--accelerator cpu --devices {devices}",
+            shell=True,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        told[devices] = json.loads(done.stdout)["card"]
+    assert told[2]["device"] == "2 x cpu"
+    one, two = (load_file(tmp_path / f"{devices}" / "pair.safetensors") for devices in (1, 2))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
+    losses = [[epoch["loss"] for epoch in told[devices]["history"]] for devices in (1, 2)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -12,8 +12,12 @@ from odefend.attacks import Adversarial as Adversarial
 from odefend.attacks import Attack as Attack
 from odefend.attacks import CarliniWagner as CarliniWagner
 from odefend.data import DATASETS as DATASETS
+from odefend.data import TAMPERINGS as TAMPERINGS
 from odefend.data import LabelledImages as LabelledImages
+from odefend.data import cifar10 as cifar10
 from odefend.data import digits as digits
+from odefend.data import mnist as mnist
+from odefend.data import tamper as tamper
 from odefend.defenses import DEFENSES as DEFENSES
 from odefend.defenses import InputNoise as InputNoise
 from odefend.defenses import LogUniform as LogUniform

@@ -24,6 +24,14 @@ class CheckpointError(OdefendError):
     """A checkpoint file is missing, corrupt or not one of odefend's."""
 
 
+class DataError(OdefendError):
+    """A data set is not there, or one of its files is truncated, damaged or foreign."""
+
+
+class DownloadError(OdefendError):
+    """An address cannot be reached, or what comes from there is not what was published."""
+
+
 class OutputError(OdefendError):
     """A result cannot be written or read where the user asked for it."""
 

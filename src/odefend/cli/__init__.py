@@ -1,5 +1,6 @@
 """The command line: `odefend COMMAND --help` tells about each command."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -19,8 +20,23 @@ app = typer.Typer(
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 
+data = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, check.")
+models = typer.Typer(help="Trained nets: list them, or fetch weights.")
+app.add_typer(data, name="data")
+app.add_typer(models, name="models")
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of data sets, such as FOLDER/mnist; default: $ODEFEND_DATA.")
+]
+
+
+def use_data(folder: Path | None) -> None:
+    """Let this process and those it starts find data sets in a folder."""
+    if folder is not None:
+        os.environ["ODEFEND_DATA"] = str(folder.absolute())
 
 
 @app.callback()
@@ -42,32 +58,120 @@ def demo(
     tell an effect from noise, and a tolerance vote beside the one-pass margin. Run again with the same --out, it continues
     where it was stopped and repeats nothing that is done.
     """
-    from odefend.cli.commands import run_demo
+    from odefend.cli.demo import run_demo
 
     run_demo(out, images, workers, quiet, as_json)
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (digits-oon, digits-res) or a TOML file.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `odefend recipes`) or a TOML file.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights and their card.")] = Path("runs"),
-    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
+    scale: Annotated[
+        str, typer.Option(help="smoke (seconds), desk (an hour on two cores), paper (as published).")
+    ] = "desk",
+    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed; the net's name then tells it.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Replaces the recipe's number of epochs.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="32-true, 64-true or bf16-mixed; replaces the recipe's.")
     ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=1, help="Run only so many steps, tell how long all would take, and keep nothing.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, mps: what Lightning Fabric knows.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Devices per node.")] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes; start the same command on each, as Fabric's launchers do.")
+    ] = 1,
+    strategy: Annotated[str, typer.Option(help="How devices share the work: auto, ddp, ...")] = "auto",
+    data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a net by a recipe; stopped, it goes on from its last epoch when called again.
+    """Train a net by a recipe; stopped in whatever way, it goes on when called again.
 
-    Writes OUT/NAME.safetensors and OUT/NAME.json, a card with the measured test accuracy and its interval. Load the result
-    in Python with `odefend.load("OUT/NAME.safetensors")`.
+    Writes OUT/NAME.safetensors and OUT/NAME.json, a card with the course of the training and the measured test accuracy and
+    its interval. Load the result in Python with `odefend.load("OUT/NAME.safetensors")`.
+
+    Data sets are taken from --data-dir, or $ODEFEND_DATA, or else downloaded from their publishers and checked.
     """
-    from odefend.cli.commands import run_train
+    from odefend.cli.training import run_train, run_trial
 
+    use_data(data_dir)
     changes = {"seed": seed, "epochs": epochs, "precision": precision}
-    run_train(recipe, out, {key: value for key, value in changes.items() if value is not None}, quiet, as_json)
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if trial is not None:
+        run_trial(recipe, scale, changes, trial, quiet, as_json)
+        return
+    fabric = {"accelerator": accelerator, "devices": devices, "num_nodes": nodes, "strategy": strategy}
+    run_train(recipe, scale, changes, out, fabric, quiet, as_json)
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes: every net of the papers, at the scales smoke, desk and paper."""
+    from odefend.cli.training import run_recipes
+
+    run_recipes(as_json)
+
+
+@data.command("list")
+def data_list(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the data sets, and where they are or how much a download is."""
+    from odefend.cli.data import run_list
+
+    use_data(data_dir)
+    run_list(as_json)
+
+
+@data.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist, cifar10 or tiny-imagenet-200.")],
+    quiet: Quiet = False,
+) -> None:
+    """Download a data set from its publisher and check it; stopped, it goes on from the bytes that had come."""
+    from odefend.cli.data import run_fetch
+
+    run_fetch(name, quiet)
+
+
+@data.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; default: all that are on this machine.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare files with their publishers' checksums, read all of them, and count each split and tell its digest.
+
+    Exit status 1 if anything is wrong.
+    """
+    from odefend.cli.data import run_check
+
+    use_data(data_dir)
+    raise typer.Exit(run_check(names or [], as_json))
+
+
+@models.callback(invoke_without_command=True)
+def models_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the trained nets: what they are, how well they do, and whether their weights are here."""
+    if context.invoked_subcommand is None:
+        from odefend.cli.zoo import run_models
+
+        run_models(as_json)
+
+
+@models.command("fetch")
+def models_fetch(
+    names: Annotated[list[str], typer.Argument(help="Names of trained nets, or `all`.")],
+    source: Annotated[
+        str | None, typer.Option(help="Folder or address that the weights lie in; default: $ODEFEND_ZOO.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Get the weights that did not come with the package, and check them against their cards."""
+    from odefend.cli.zoo import run_fetch
+
+    run_fetch(names, source, quiet)
 
 
 @app.command()
@@ -75,7 +179,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `odefend demo` wrote.")],
 ) -> None:
     """Write a demo's report.html anew from the rows of its ledger."""
-    from odefend.cli.commands import run_report
+    from odefend.cli.demo import run_report
 
     run_report(folder)
 

@@ -20,6 +20,14 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def duration(seconds: float) -> str:
+    """As "12 minutes" or "3.5 days"."""
+    for unit, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 class _Clock:
     """How long a stage has left, judging by how long its done part took."""
 

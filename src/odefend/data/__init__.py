@@ -1,8 +1,39 @@
-"""Pictures with labels and stable ids. `DATASETS` maps a data set's name to the function that gives one of its splits."""
+"""Pictures with labels and stable ids. `DATASETS` maps a data set's name to the function that gives one of its splits.
+
+All have the splits "train", "validation" (held out of training, to choose and to calibrate by) and "test".
+"""
 
 from collections.abc import Callable
 
+from odefend.data.cifar import cifar10 as cifar10
 from odefend.data.digits import digits as digits
+from odefend.data.folder import folder as folder
+from odefend.data.forensics import forensic_kinds as forensic_kinds
+from odefend.data.forensics import forensic_pairs as forensic_pairs
+from odefend.data.forensics import with_tampered as with_tampered
+from odefend.data.images import SPLITS as SPLITS
 from odefend.data.images import LabelledImages as LabelledImages
+from odefend.data.images import as_floats as as_floats
+from odefend.data.mnist import fashion_mnist as fashion_mnist
+from odefend.data.mnist import mnist as mnist
+from odefend.data.sources import SOURCES as SOURCES
+from odefend.data.sources import fetch as fetch
+from odefend.data.sources import local_copy as local_copy
+from odefend.data.sources import wrong_files as wrong_files
+from odefend.data.tamper import PUBLISHED as PUBLISHED
+from odefend.data.tamper import TAMPERINGS as TAMPERINGS
+from odefend.data.tamper import tamper as tamper
+from odefend.data.tamper import tampering as tampering
+from odefend.data.tiny_imagenet import tiny_imagenet as tiny_imagenet
+from odefend.data.tiny_imagenet import tiny_imagenet_part as tiny_imagenet_part
 
-DATASETS: dict[str, Callable[..., LabelledImages]] = {"digits": digits}
+DATASETS: dict[str, Callable[..., LabelledImages]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "tiny-imagenet-200": tiny_imagenet,
+    "forensic-pairs": forensic_pairs,
+    "forensic-kinds": forensic_kinds,
+    "folder": folder,
+}

@@ -8,20 +8,18 @@ from typing import Any
 import torch
 from sklearn.datasets import load_digits
 
-from odefend.data.images import LabelledImages, shuffled
-from odefend.errors import unknown
+from odefend.data.images import LabelledImages, check_split, shuffled
 
-SIZES = {"test": 500, "calibration": 200, "train": 1097}
+SIZES = {"test": 500, "validation": 200, "train": 1097}
 
 
 def digits(split: str) -> LabelledImages:
-    """One of three disjoint parts: 1,097 images to train on, 200 to calibrate detectors and thresholds, 500 to test.
+    """One of three disjoint parts: 1,097 images to train on, 200 held out ("validation"), 500 to test.
 
     Pixels are k/16 with k = 0..16, as recorded. The order within a part is a fixed shuffle, so that its first n
     images are a random sample.
     """
-    if split not in SIZES:
-        raise unknown("split", split, SIZES)
+    check_split(split)
     bunch: Any = load_digits()
     ids = tuple(f"digits/{i:04d}" for i in range(len(bunch.target)))
     images = torch.from_numpy(bunch.images).float().div(16)[:, None]

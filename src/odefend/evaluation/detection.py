@@ -22,7 +22,7 @@ def score(ledger: Ledger, reference: float = 1e-3) -> None:
     """
     judged = ledger.read("judged").filter((pl.col("kind") == "clean") | pl.col("attack_success"))
     judged = judged.with_columns(
-        kind=pl.when(pl.col("split") == "calibration").then(pl.lit("calibration")).otherwise("kind")
+        kind=pl.when(pl.col("split") == "validation").then(pl.lit("calibration")).otherwise("kind")
     )
     for name, experiment in (("tolerance vote", "tolerance vote"), ("noise vote", "noise vote")):
         rows = judged.filter(pl.col("experiment") == experiment)

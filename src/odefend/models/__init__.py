@@ -3,8 +3,12 @@
 from odefend.models.adapt import Adapted as Adapted
 from odefend.models.adapt import adapt as adapt
 from odefend.models.card import Card as Card
+from odefend.models.card import Epoch as Epoch
 from odefend.models.card import Measured as Measured
-from odefend.models.checkpoint import load as load
+from odefend.models.catalogue import cards as cards
+from odefend.models.catalogue import fetch as fetch
+from odefend.models.catalogue import load as load
+from odefend.models.catalogue import weights_of as weights_of
 from odefend.models.checkpoint import save as save
 from odefend.models.checkpoint import weights_digest as weights_digest
 from odefend.models.classifier import Classifier as Classifier

@@ -79,8 +79,8 @@ def adapt(module: nn.Module, *, in_channels: int, classes: int, **settings: Any)
     torchdiffeq on the way, however it imported it. The module stays as it is; its solves are carried out by
     `solver.solve`, each image with its own steps wherever the state has a row for each image.
 
-    settings: any of `SolverSettings`, as for `Adapted.at`; what is left out stays as the module asks for it, gradients
-    included: "torchdiffeq" for odeint, "adjoint" for odeint_adjoint.
+    settings: any of `SolverSettings` but `compiled` and `t1`, as for `Adapted.at`; what is left out stays as the module asks
+    for it, gradients included: "torchdiffeq" for odeint, "adjoint" for odeint_adjoint.
 
     A field written for one time is tried out once, to find how it can be called at a time for each image; `calls` says
     what was found. A state that is a tuple, has no row for each image, or whose rows depend on each other (batch norm in
@@ -95,7 +95,7 @@ def adapt(module: nn.Module, *, in_channels: int, classes: int, **settings: Any)
 
 
 def _checked(chosen: dict[str, Any]) -> dict[str, Any]:
-    known = [field.name for field in fields(SolverSettings) if field.name != "compiled"]
+    known = [field.name for field in fields(SolverSettings) if field.name not in ("compiled", "t1")]
     for name in chosen:
         if name not in known:
             raise unknown("setting", name, known)

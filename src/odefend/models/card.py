@@ -17,6 +17,18 @@ class Measured(BaseModel):
     settings: str
 
 
+class Epoch(BaseModel):
+    """What a pass over the training images brought."""
+
+    model_config = ConfigDict(extra="forbid")
+    images: int = Field(description="training images seen so far")
+    seconds: float = Field(description="time spent so far, in training and in validation")
+    learning_rate: float
+    loss: float = Field(description="mean over the pass")
+    validation_accuracy: float
+    validation_loss: float
+
+
 class Card(BaseModel):
     """What a checkpoint says of itself."""
 
@@ -33,8 +45,12 @@ class Card(BaseModel):
     seed: int
     epochs: int
     images_seen: int
-    wall_seconds: float
+    wall_seconds: float = Field(description="time of the training alone, on the device and threads below")
+    device: str = ""
+    threads: int = 0
+    history: list[Epoch] = []
     test_accuracy: Measured
+    accuracy_at: dict[str, Measured] = Field(default={}, description="test accuracy by solver tolerance (ODE nets)")
     mean_nfe: dict[str, float] = Field(description="mean evaluations of the field per test image, by tolerance")
     versions: dict[str, str]
     sha256: str = ""

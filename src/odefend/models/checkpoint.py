@@ -18,8 +18,6 @@ from odefend.models.classifier import Classifier
 from odefend.models.families import MODELS
 from odefend.models.odenet import ODENet
 
-ZOO = Path(__file__).parent / "zoo"
-
 
 def weights_digest(net: torch.nn.Module) -> str:
     """16 hex digits that change with any weight."""
@@ -30,7 +28,8 @@ def weights_digest(net: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -39,29 +38,19 @@ def save(net: Classifier, card: Card, path: Path) -> Path:
     weights, description = path.with_suffix(".safetensors"), path.with_suffix(".json")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     write_atomically(weights, lambda part: save_file(tensors, part))
-    card = card.model_copy(update={"sha256": _sha256(weights)})
+    card = card.model_copy(update={"sha256": sha256(weights)})
     write_text(description, card.model_dump_json(indent=2) + "\n")
     return weights
 
 
-def load(name: str | Path) -> Classifier:
-    """A trained net in evaluation mode: by its name in the zoo ("digits-oon") or the path of its .safetensors file.
-
-    The card is at `net.card`. Raises UnknownName for an unknown name and CheckpointError for a file that is missing,
-    damaged, or not a checkpoint of odefend.
-    """
-    path = Path(name)
-    if path.suffix not in (".safetensors", ".json") and len(path.parts) == 1:
-        known = sorted(card.stem for card in ZOO.glob("*.json"))
-        if str(name) not in known:
-            raise unknown("trained net", str(name), known)
-        path = ZOO / str(name)
-    weights, card = path.with_suffix(".safetensors"), _read_card(path.with_suffix(".json"))
+def read_checkpoint(weights: Path, card: Card) -> Classifier:
+    """The net of a card with these weights, in evaluation mode, with the card at `net.card`. Raises CheckpointError for a
+    file that is missing, damaged, or not what the card says."""
     if not weights.is_file():
         raise CheckpointError(
             f"{weights}: no such file. A checkpoint is a .safetensors file with its .json card beside it."
         )
-    if _sha256(weights) != card.sha256:
+    if sha256(weights) != card.sha256:
         raise CheckpointError(
             f"{weights}: its SHA-256 is not the one on its card; the file is damaged or was changed. "
             "Restore it, or train it again."
@@ -69,7 +58,8 @@ def load(name: str | Path) -> Classifier:
     return _build(card, weights)
 
 
-def _read_card(path: Path) -> Card:
+def read_card(path: Path) -> Card:
+    """The card in a file. Raises CheckpointError where there is none."""
     try:
         return Card.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

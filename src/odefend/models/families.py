@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 from odefend.models.classifier import Classifier
+from odefend.models.convolutional import lenet5, resnet14
+from odefend.models.endtime import end_time
+from odefend.models.forensic import forensic
 from odefend.models.odenet import mix, oon
 from odefend.models.resnet import mix_matched, oon_matched, res
 
@@ -12,4 +15,8 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "oon": oon,
     "mix-matched": mix_matched,
     "oon-matched": oon_matched,
+    "forensic": forensic,
+    "end-time": end_time,
+    "lenet5": lenet5,
+    "resnet14": resnet14,
 }

@@ -1,11 +1,13 @@
 """The parts that the papers' nets are made of, exactly as their authors' code has them (Carrara et al., WIFS 2019)."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odefend.errors import InvalidInput
-from odefend.tensors import State
+from odefend.tensors import Images, State
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -14,41 +16,53 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class TimeConv(nn.Conv2d):
-    """A 3x3 convolution over the state and the time, the time as a constant feature map in channel 0.
+    """A 3x3 convolution over the state and the time, the time as a constant feature map, the first or the last channel.
 
     conv(concat(t, x)) = conv(x) + t * conv(1), so nothing is concatenated and each sample may have its own time.
     Parameters and state dict are those of Conv2d(channels + 1, channels, 3, padding=1).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, time_first: bool = True) -> None:
         super().__init__(channels + 1, channels, 3, padding=1)
+        self.time_first = time_first
 
     def fold(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """(weights for the state, response to a time of 1), which serve every call on states of this size."""
         ones = self.weight.new_ones((1, 1, height, width))
-        return self.weight[:, 1:].contiguous(), F.conv2d(ones, self.weight[:, :1], padding=1)
+        if self.time_first:
+            time, state = self.weight[:, :1], self.weight[:, 1:]
+        else:
+            time, state = self.weight[:, -1:], self.weight[:, :-1]
+        return state.contiguous(), F.conv2d(ones, time, padding=1)
 
     def forward(self, t: Tensor, x: State, folded: tuple[Tensor, Tensor] | None = None) -> State:  # type: ignore[override]
         """t of shape (B,), x of shape (B, channels, H, W); `folded` is what `fold` gives for H and W."""
         weight, clock = folded or self.fold(*x.shape[2:])
-        # In place: a convolution's backward pass does not need its output.
-        return F.conv2d(x, weight, self.bias, padding=1).addcmul_(t.view(-1, 1, 1, 1), clock)
+        # In place: a convolution's backward pass does not need its output. In one dtype: under mixed precision the
+        # convolution's is another than t's.
+        return F.conv2d(x, weight, self.bias, padding=1).addcmul_(t.view(-1, 1, 1, 1).to(clock.dtype), clock)
 
 
 class ODEField(nn.Module):
-    """f(t, x) of MIX and OON: GN, ReLU, conv, GN, ReLU, conv, GN, with the time given to both convolutions."""
+    """f(t, x) of MIX and OON: GN, ReLU, conv, GN, ReLU, conv, GN, with the time given to both convolutions.
 
-    def __init__(self, channels: int) -> None:
+    `activation` for ReLU and the place of the time channel are what the net of Caldelli et al. (ICIP 2022) changes.
+    """
+
+    def __init__(
+        self, channels: int, activation: Callable[[Tensor], Tensor] = F.relu_, *, time_first: bool = True
+    ) -> None:
         super().__init__()
-        self.norm1, self.conv1 = group_norm(channels), TimeConv(channels)
-        self.norm2, self.conv2 = group_norm(channels), TimeConv(channels)
+        self.activation = activation
+        self.norm1, self.conv1 = group_norm(channels), TimeConv(channels, time_first=time_first)
+        self.norm2, self.conv2 = group_norm(channels), TimeConv(channels, time_first=time_first)
         self.norm3 = group_norm(channels)
 
     def evaluate(self, t: Tensor, x: State, *folded: tuple[Tensor, Tensor]) -> State:
         """dx/dt, with what `fold` gives for each of the two convolutions."""
-        # In place: a norm's backward pass does not need its output.
-        x = self.conv1(t, F.relu_(self.norm1(x)), folded[0])
-        x = self.conv2(t, F.relu_(self.norm2(x)), folded[1])
+        # The ReLU is in place: a norm's backward pass does not need its output.
+        x = self.conv1(t, self.activation(self.norm1(x)), folded[0])
+        x = self.conv2(t, self.activation(self.norm2(x)), folded[1])
         return self.norm3(x)
 
     def forward(self, t: Tensor, x: State) -> State:
@@ -111,14 +125,47 @@ class ResBlock(nn.Module):
         return skip + self.conv2(F.relu(self.norm2(self.conv1(activated))))
 
 
-def convolution_stem(in_channels: int, width: int) -> nn.Module:
+class Normalize(nn.Module):
+    """(x - mean) / std, by channel; without parameters, and not in the state dict: it belongs to the net's options."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Images) -> Images:
+        """Images of mean 0 and standard deviation 1."""
+        return (images - self.mean) / self.std
+
+
+Normalization = Sequence[Sequence[float]] | None
+"""(mean, standard deviation) of each channel of the training images; None: images are taken as they are."""
+
+
+def normalized(stem: nn.Module, in_channels: int, normalization: Normalization) -> nn.Module:
+    """A stem behind the normalization of its images, if there is one."""
+    if normalization is None:
+        return stem
+    mean, std = normalization if len(normalization) == 2 else ((), ())
+    if not (len(mean) == len(std) == in_channels and min(std) > 0):
+        raise InvalidInput(
+            f"normalization: expected (mean, std) with {in_channels} numbers each, all std > 0, got {normalization}."
+        )
+    return nn.Sequential(Normalize(mean, std), stem)
+
+
+def convolution_stem(in_channels: int, width: int, normalization: Normalization = None) -> nn.Module:
     """The stem of OON: one 4x4 convolution of stride 2, no activation."""
-    return nn.Conv2d(in_channels, width, 4, stride=2, padding=1)
+    return normalized(nn.Conv2d(in_channels, width, 4, stride=2, padding=1), in_channels, normalization)
 
 
-def residual_stem(in_channels: int, width: int) -> nn.Module:
+def residual_stem(in_channels: int, width: int, normalization: Normalization = None) -> nn.Module:
     """The stem of RES and MIX: a 3x3 convolution without padding and two residual blocks of stride 2."""
-    return nn.Sequential(nn.Conv2d(in_channels, 64, 3), ResBlock(64, 64, stride=2), ResBlock(64, width, stride=2))
+    stem = nn.Sequential(nn.Conv2d(in_channels, 64, 3), ResBlock(64, 64, stride=2), ResBlock(64, width, stride=2))
+    return normalized(stem, in_channels, normalization)
 
 
 def pooling_head(width: int, classes: int) -> nn.Module:
@@ -126,6 +173,14 @@ def pooling_head(width: int, classes: int) -> nn.Module:
     return nn.Sequential(
         group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(width, classes)
     )
+
+
+class TwoLogits(nn.Module):
+    """One output y (N, 1) as the logits (-y, y) of two classes: softmax gives the second the probability sigmoid(2 y)."""
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Logits (N, 2)."""
+        return torch.cat([-output, output], 1)
 
 
 def check_width(width: int) -> None:

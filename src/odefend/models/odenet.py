@@ -1,4 +1,4 @@
-"""Neural-ODE classifiers: a stem, an ODE block over t in [0, 1], a head."""
+"""Neural-ODE classifiers: a stem, an ODE block from t = 0 to t1 (by default 1), a head."""
 
 import copy
 from collections.abc import Sequence
@@ -8,14 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from odefend.models.classifier import Classifier, Prediction, check_images
-from odefend.models.layers import ODEField, PreparedField, check_width, convolution_stem, pooling_head, residual_stem
+from odefend.models.layers import (
+    Normalization,
+    ODEField,
+    PreparedField,
+    check_width,
+    convolution_stem,
+    pooling_head,
+    residual_stem,
+)
 from odefend.models.settings import SolverSettings
 from odefend.solver import Solution, Tolerance, solve
 from odefend.tensors import Images, Index, State
 
 
 class ODENet(Classifier):
-    """stem -> solution at t = 1 of dh/dt = field(t, h) -> head.
+    """stem -> solution at t1 of dh/dt = field(t, h) from t = 0 -> head.
 
     The weights are fixed by training; how the ODE is solved is not: `at` gives a view with other settings.
     """
@@ -37,7 +45,7 @@ class ODENet(Classifier):
     def at(self, tolerance: Tolerance | None = None, **settings: Any) -> "ODENet":
         """A view that shares the weights and solves at another tolerance (a float, (rtol, atol), or one value per
         image), or with others of the `SolverSettings`: `method`, `step`, `gradient`, `adjoint_tolerance`, `end`,
-        `coupling`, `max_steps`, `compiled`."""
+        `coupling`, `max_steps`, `t1`, `compiled`."""
         if tolerance is not None:
             settings["tolerance"] = tolerance
         view = copy.copy(self)
@@ -50,7 +58,7 @@ class ODENet(Classifier):
         return view
 
     def trajectory(self, images: Tensor, times: Sequence[float] | Tensor | None = None) -> Solution:
-        """How the ODE block's state moves: its solution for each image, with the state at the given times in [0, 1]
+        """How the ODE block's state moves: its solution for each image, with the state at the given times in [0, t1]
         as `path` and every attempted step as `log`."""
         check_images(images, self.in_channels)
         return self.solve(self.stem(images).to(images.dtype), times=times, log=True)
@@ -72,11 +80,11 @@ class ODENet(Classifier):
         return Prediction(self.head(solution.y), stats.nfe, stats.accepted, stats.rejected, solution.status)
 
 
-def oon(in_channels: int = 1, width: int = 64, classes: int = 10) -> ODENet:
+def oon(in_channels: int = 1, width: int = 64, classes: int = 10, normalization: Normalization = None) -> ODENet:
     """The ODE-Only Net of Carrara et al. (WIFS 2019): one strided convolution, then the ODE block."""
     check_width(width)
     return ODENet(
-        convolution_stem(in_channels, width),
+        convolution_stem(in_channels, width, normalization),
         ODEField(width),
         pooling_head(width, classes),
         in_channels=in_channels,
@@ -84,11 +92,11 @@ def oon(in_channels: int = 1, width: int = 64, classes: int = 10) -> ODENet:
     )
 
 
-def mix(in_channels: int = 1, width: int = 64, classes: int = 10) -> ODENet:
+def mix(in_channels: int = 1, width: int = 64, classes: int = 10, normalization: Normalization = None) -> ODENet:
     """The mixed net of Carrara et al. (WIFS 2019): a residual stem, then the ODE block."""
     check_width(width)
     return ODENet(
-        residual_stem(in_channels, width),
+        residual_stem(in_channels, width, normalization),
         ODEField(width),
         pooling_head(width, classes),
         in_channels=in_channels,

@@ -4,6 +4,7 @@ from torch import nn
 
 from odefend.models.classifier import Classifier, Prediction, no_work
 from odefend.models.layers import (
+    Normalization,
     ResBlock,
     ResidualField,
     check_width,
@@ -25,12 +26,12 @@ class ResNet(Classifier):
         return no_work(self.head(self.blocks(self.stem(images))))
 
 
-def res(in_channels: int = 1, width: int = 64, classes: int = 10) -> ResNet:
+def res(in_channels: int = 1, width: int = 64, classes: int = 10, normalization: Normalization = None) -> ResNet:
     """The residual net of Carrara et al. (WIFS 2019): the residual stem and six more blocks."""
     check_width(width)
     blocks = nn.Sequential(*(ResBlock(width, width) for _ in range(6)))
     return ResNet(
-        residual_stem(in_channels, width),
+        residual_stem(in_channels, width, normalization),
         blocks,
         pooling_head(width, classes),
         in_channels=in_channels,
@@ -38,11 +39,13 @@ def res(in_channels: int = 1, width: int = 64, classes: int = 10) -> ResNet:
     )
 
 
-def oon_matched(in_channels: int = 1, width: int = 64, classes: int = 10) -> ResNet:
+def oon_matched(
+    in_channels: int = 1, width: int = 64, classes: int = 10, normalization: Normalization = None
+) -> ResNet:
     """OON with its ODE block replaced by one residual block of the vector field's shape."""
     check_width(width)
     return ResNet(
-        convolution_stem(in_channels, width),
+        convolution_stem(in_channels, width, normalization),
         ResidualField(width),
         pooling_head(width, classes),
         in_channels=in_channels,
@@ -50,11 +53,13 @@ def oon_matched(in_channels: int = 1, width: int = 64, classes: int = 10) -> Res
     )
 
 
-def mix_matched(in_channels: int = 1, width: int = 64, classes: int = 10) -> ResNet:
+def mix_matched(
+    in_channels: int = 1, width: int = 64, classes: int = 10, normalization: Normalization = None
+) -> ResNet:
     """MIX with its ODE block replaced by one residual block of the vector field's shape."""
     check_width(width)
     return ResNet(
-        residual_stem(in_channels, width),
+        residual_stem(in_channels, width, normalization),
         ResidualField(width),
         pooling_head(width, classes),
         in_channels=in_channels,

@@ -15,6 +15,8 @@ from odefend.tensors import Index
 class SolverSettings:
     """Everything that can be changed of a trained ODE net without touching its weights; see `solver.solve`.
 
+    `t1` is the time that the ODE is solved up to, from 0; the papers' nets are trained with 1.
+
     `compiled` runs the vector field through torch.compile, which needs a C++ compiler and pays on some devices only
     (on a CPU it was measured slower).
     """
@@ -27,6 +29,7 @@ class SolverSettings:
     end: str = "interpolate"
     coupling: str = "sample"
     max_steps: int = 1000
+    t1: float = 1.0
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -39,6 +42,8 @@ class SolverSettings:
             if name not in known:
                 raise unknown(kind, name, known)
         check_step(self.method, self.step)
+        if not 0 < self.t1 < float("inf"):
+            raise InvalidInput(f"t1: expected a positive finite end time, got {self.t1}. The usual one is 1.")
         if self.compiled and self.gradient == "adjoint":
             raise InvalidInput(
                 "compiled: expected another gradient mode, since the adjoint differentiates f many times."

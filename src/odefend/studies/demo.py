@@ -124,7 +124,7 @@ def calibration(demo: Demo) -> list[Judge]:
     """Clean calibration images at every tolerance and under a grid of noise: what a change of either does to margins."""
     still = tuple(Condition(tolerance) for tolerance in TOLERANCES)
     noisy = tuple(Condition(ATTACKED_AT, sigma=sigma, draw=draw) for sigma in NOISE_GRID for draw in range(2))
-    return [Judge("doses", view(ODE), Slice("digits", "calibration", 0, demo.calibration), still + noisy)]
+    return [Judge("doses", view(ODE), Slice("digits", "validation", 0, demo.calibration), still + noisy)]
 
 
 def sigmas(ledger: Ledger) -> dict[float, float]:
@@ -173,7 +173,7 @@ def judgements(demo: Demo, noise: dict[float, float], voting_noise: float) -> li
     loud = tuple(Condition(ATTACKED_AT, sigma=strongest, draw=draw) for draw in range(NOISE_DRAWS))
     units.append(Judge("clean under noise", view(ODE), clean, loud))
     units.append(Judge("clean", view(RES), clean, (Condition(),)))
-    for images in (clean, Slice("digits", "calibration", 0, demo.calibration)):
+    for images in (clean, Slice("digits", "validation", 0, demo.calibration)):
         units.extend(_ballots(demo, images, voting_noise, (1.0,), None))
     return units
 

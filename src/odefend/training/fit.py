@@ -1,141 +1,221 @@
-"""Training: one readable loop over Lightning Fabric, resumable at every epoch."""
+"""Training: one readable loop over Lightning Fabric that can be killed at any step."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
+from torch import Tensor
 
-from odefend.data import DATASETS, LabelledImages
-from odefend.errors import CheckpointError, OutputError
-from odefend.files import make_folder, write_atomically
+from odefend.data import LabelledImages, as_floats
+from odefend.errors import InvalidInput
+from odefend.files import make_folder
 from odefend.models import MODELS, Classifier, ODENet, save
 from odefend.progress import Progress, Silent
 from odefend.rng import stream
-from odefend.training.card import make_card
+from odefend.training.augment import DRAWS, augment
+from odefend.training.measure import loss_of, make_card, predict, split_of
 from odefend.training.recipe import Recipe
+from odefend.training.schedules import LearningRate, make_optimizer
+from odefend.training.state import Saver, State
 
 
-@dataclass(frozen=True)
-class _State:
-    """What a training needs in order to go on: it is saved after each epoch."""
-
-    net: Classifier
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-
-
-def train(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Path:
+def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devices: Any) -> Path:
     """Train by a recipe; returns the path of the weights, `folder`/NAME.safetensors, with the card beside them.
 
-    After each epoch the state is written to `folder`/NAME.state; a training that was stopped goes on from there and
-    ends with the same weights (same device and number of threads). Raises CheckpointError where the state in the
-    folder belongs to another recipe, and OutputError where the folder cannot be written.
+    About once a minute and after each epoch the state is written to `folder`/NAME.state; a training that was stopped, in
+    whatever way, goes on from there and ends with the same weights (same device and number of threads).
+
+    devices: Fabric's own arguments, `accelerator`, `devices`, `num_nodes`, `strategy`; default: one device, the best there
+    is. Steps, and so results, differ between numbers of devices by rounding and by the draws of dropout.
+
+    Raises CheckpointError where the state in the folder belongs to another recipe, OutputError where the folder cannot be
+    written, and what the data set raises where it is not to be had.
     """
-    progress = progress or Silent()
     folder = make_folder(folder)
-    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
-    images = DATASETS[recipe.data]("train").to(fabric.device)
-    batches = -(-len(images) // recipe.batch_size)
+    fabric = Fabric(**({"accelerator": "auto", "devices": 1} | devices), precision=recipe.precision)
+    fabric.launch()
+    progress = progress if progress and fabric.is_global_zero else Silent()
+    saver = Saver(folder / f"{recipe.name}.state", recipe)
     with torch.random.fork_rng():
-        _seed(recipe, "weights")
-        net = MODELS[recipe.model](**recipe.options)
-        if isinstance(net, ODENet):
-            net = net.at(recipe.tolerance)
-        optimizer = torch.optim.AdamW(net.parameters(), weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.peak_learning_rate, total_steps=recipe.epochs * batches
-        )
-        state = _State(net, optimizer, schedule)
-        path = folder / f"{recipe.name}.state"
-        # Before the state is read back: precision and device decide what the tensors in it become.
-        module, optimizer = fabric.setup(net, optimizer)
-        epoch, seconds = _resume(state, recipe, path)
-        progress.stage(f"train {recipe.name}", recipe.epochs)
-        progress.advance(epoch)
-        while epoch < recipe.epochs:
-            began = time.perf_counter()
-            _seed(recipe, "dropout", epoch)
-            loss = _epoch(fabric, module, optimizer, schedule, images, recipe, epoch)
-            epoch, seconds = epoch + 1, seconds + time.perf_counter() - began
-            _remember(state, recipe, path, epoch, seconds)
-            progress.advance(epoch, f"loss {loss:.4f}")
-    net = net.float().eval().cpu()
-    weights = save(net, make_card(net, recipe, seconds), folder / recipe.name)
-    path.unlink(missing_ok=True)
+        training = _Training(recipe, fabric, saver)
+        training.run(progress)
+    weights = folder / f"{recipe.name}.safetensors"
+    if fabric.is_global_zero:
+        state, net = training.state, training.kept()
+        card = make_card(net, recipe, state.history, state.seconds, _named(fabric), progress)
+        save(net, card, folder / recipe.name)
+        saver.remove()
+    fabric.barrier()
     return weights
 
 
-def _epoch(
-    fabric: Fabric,
-    module: Any,
-    optimizer: Any,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    data: LabelledImages,
-    recipe: Recipe,
-    epoch: int,
-) -> float:
-    """One pass over the training images in an order of their own; returns the mean loss."""
-    module.train()
-    order = torch.from_numpy(stream(recipe.seed, recipe.name, "order", epoch).permutation(len(data)))
-    total = torch.zeros((), device=data.images.device)
-    for rows in order.split(recipe.batch_size):
-        rows = rows.to(data.images.device)
-        logits = module(data.images[rows])
-        loss = F.cross_entropy(logits, data.labels[rows])
-        fabric.backward(loss)
-        fabric.clip_gradients(module, optimizer, max_norm=recipe.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        total += loss.detach() * len(rows)
-    return float(total) / len(data)
+@dataclass(frozen=True)
+class Trial:
+    """How fast a training runs: `seconds` for one of its `steps`, the first left out, on `device`."""
+
+    seconds: float
+    steps: int
+    device: str
+    loss: float
+
+    @property
+    def projected(self) -> float:
+        """Seconds for the whole training, without its validation."""
+        return self.seconds * self.steps
 
 
-def _seed(recipe: Recipe, purpose: str, index: int = 0) -> None:
-    """Make the draws of torch layers (initial weights, dropout) a function of recipe, purpose and epoch."""
-    torch.manual_seed(int(stream(recipe.seed, recipe.name, purpose, index).integers(2**62)))
+def try_out(recipe: Recipe, steps: int, progress: Progress | None = None) -> Trial:
+    """Run the first few steps of a recipe, and tell how long all of them would take. Nothing is written.
+
+    Raises InvalidInput where an epoch has no more than that many steps.
+    """
+    progress = progress or Silent()
+    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    with torch.random.fork_rng():
+        training = _Training(recipe, fabric, None)
+        if not 0 < steps < training.batches:
+            raise InvalidInput(f"steps: expected 1 ... {training.batches - 1}, fewer than an epoch has, got {steps}.")
+        progress.stage(f"try {recipe.name}", steps + 1)
+        times, loss = [], 0.0
+        for done in range(steps + 1):
+            began = time.perf_counter()
+            loss = training.learn() / recipe.batch_size
+            times.append(time.perf_counter() - began)
+            progress.advance(done + 1, f"{times[-1]:.2f} s a step")
+    return Trial(sum(times[1:]) / steps, recipe.epochs * training.batches, _named(fabric), loss)
 
 
-def _fingerprint(recipe: Recipe) -> str:
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+def _named(fabric: Fabric) -> str:
+    device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type
+    return f"{fabric.world_size} x {device}"
 
 
-def _remember(state: _State, recipe: Recipe, path: Path, epoch: int, seconds: float) -> None:
-    content = {
-        "recipe": _fingerprint(recipe),
-        "epoch": epoch,
-        "seconds": seconds,
-        "net": state.net.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict(),
-    }
-    write_atomically(path, lambda part: torch.save(content, part))
+class _Training:
+    """A net on its way through a recipe; without `saver`, nothing is kept of it."""
 
+    def __init__(self, recipe: Recipe, fabric: Fabric, saver: Saver | None) -> None:
+        self.recipe, self.fabric, self.saver = recipe, fabric, saver
+        self.data = split_of(recipe, "train").to(fabric.device)
+        self.held_out = split_of(recipe, "validation").to(fabric.device)
+        self.order: tuple[int, tuple[Tensor, ...]] | None = None  # an epoch, and its batches
+        self.batches = -(-len(self.data) // recipe.batch_size)
+        self._seed("weights")
+        net = MODELS[recipe.model](**recipe.options)
+        if isinstance(net, ODENet):
+            net = net.at(recipe.tolerance, **recipe.solver)
+        optimizer = make_optimizer(net, recipe)
+        rate = LearningRate(optimizer, recipe, self.batches)
+        # Before the state is read back: precision and device decide what the tensors in it become.
+        self.module: Any
+        self.optimizer: Any
+        self.module, self.optimizer = fabric.setup(net, optimizer)
+        self.net: Classifier = net
+        self.rate = rate
+        self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
 
-def _resume(state: _State, recipe: Recipe, path: Path) -> tuple[int, float]:
-    """(epochs done, seconds spent), with `state` brought to where an earlier run stopped, if there is one."""
-    if not path.exists():
-        return 0, 0.0
-    try:
-        # weights_only: a reader that can build tensors and plain containers, and execute nothing.
-        content: dict[str, Any] = torch.load(path, weights_only=True)
-        same = content["recipe"] == _fingerprint(recipe)
-        epoch, seconds = content["epoch"], content["seconds"]
-        if same:
-            state.net.load_state_dict(content["net"])
-            state.optimizer.load_state_dict(content["optimizer"])
-            state.schedule.load_state_dict(content["schedule"])
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}.") from error
-    except Exception as error:
-        raise CheckpointError(f"{path}: not a training state of odefend. Remove it to start again.") from error
-    if not same:
-        raise CheckpointError(
-            f"{path}: belongs to a training with other settings. Remove it to start again, or choose another folder."
+    def run(self, progress: Progress) -> None:
+        """Go on to the end of the last epoch."""
+        recipe, state = self.recipe, self.state
+        progress.stage(f"train {recipe.name}", recipe.epochs * self.batches)
+        progress.advance(state.epoch * self.batches + state.step)
+        while state.epoch < recipe.epochs:
+            with state.clock():
+                self._epoch(progress)
+            self._remember()
+            progress.advance(state.epoch * self.batches, self._note())
+
+    def kept(self) -> Classifier:
+        """The net with the weights that the recipe keeps, on the CPU, to be judged."""
+        if self.state.best:
+            self.net.load_state_dict(self.state.best)
+        return self.net.float().eval().cpu()
+
+    def _epoch(self, progress: Progress) -> None:
+        """The rest of a pass over the training images, in an order of its own, and what it brought."""
+        recipe, state = self.recipe, self.state
+        while state.step < self.batches:
+            self.learn()
+            if self.saver and self.saver.is_due():
+                state.tick()
+                self._remember()
+            progress.advance(state.epoch * self.batches + state.step, self._note())
+        accuracy, loss = self._validate()
+        self.rate.epoch(accuracy)
+        state.end_epoch(len(self.data), self.optimizer.param_groups[0]["lr"], accuracy, loss)
+        score = {"best-accuracy": accuracy, "best-loss": -loss}.get(recipe.keep)
+        if score is not None and score > state.best_score:
+            state.best_score, state.best = score, _copied(self.net)
+
+    def learn(self) -> float:
+        """Take the next step; returns the loss summed over its batch."""
+        state = self.state
+        if self.order is None or self.order[0] != state.epoch:
+            rows = torch.from_numpy(self._stream("order", state.epoch).permutation(len(self.data)))
+            self.order = state.epoch, rows.split(self.recipe.batch_size)
+        self.module.train()
+        loss = self._step(self.order[1][state.step])
+        state.step, state.loss = state.step + 1, state.loss + loss
+        return loss
+
+    def _note(self) -> str:
+        state = self.state
+        seen = min(state.step * self.recipe.batch_size, len(self.data))
+        now = f"epoch {state.epoch + 1} of {self.recipe.epochs}, loss {state.loss / seen:.4f}" if seen else ""
+        last = f"validation {state.history[-1].validation_accuracy:.2%}" if state.history else ""
+        return ", ".join(filter(None, (now, last)))
+
+    def _step(self, rows: Tensor) -> float:
+        """Learn from a batch, of which each device takes its share; returns the loss summed over the batch."""
+        recipe, fabric, step = self.recipe, self.fabric, self.state.epoch * self.batches + self.state.step
+        world, rank = fabric.world_size, fabric.global_rank
+        mine = torch.arange(len(rows))[rank::world]
+        weight = float(len(mine) > 0)
+        if not len(mine):  # the last batch of an epoch may be smaller than the number of devices
+            mine = torch.zeros(1, dtype=torch.int64)
+        chosen = rows[mine].to(self.data.pixels.device)
+        draws = self._stream("augmentation", step).random((len(rows), DRAWS))[mine.numpy()]
+        images = augment(as_floats(self.data.pixels[chosen]), recipe.augmentation, draws)
+        self._seed("dropout", step * world + rank)
+        total = weight * loss_of(recipe, self.module(images), self.data.labels[chosen])
+        # Fabric takes the mean of the devices' gradients.
+        fabric.backward(total * (world / len(rows)))
+        if recipe.gradient_clip:
+            fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.rate.step()
+        return float(_summed(fabric, total.detach()))
+
+    def _validate(self) -> tuple[float, float]:
+        """(accuracy, mean loss) on the validation split, in the precision that nets are judged in."""
+        share = torch.arange(len(self.held_out))[self.fabric.global_rank :: self.fabric.world_size]
+        mine: LabelledImages = self.held_out[share]
+        said = predict(self.net.eval(), mine)
+        found = torch.stack(
+            [said.correct(mine.labels).sum().double(), loss_of(self.recipe, said.logits, mine.labels).double()]
         )
-    return epoch, seconds
+        right, loss = (_summed(self.fabric, found) / len(self.held_out)).tolist()
+        return right, loss
+
+    def _remember(self) -> None:
+        if self.saver and self.fabric.is_global_zero:
+            self.saver.save(self.net, self.optimizer, self.rate.scheduler, self.state)
+
+    def _stream(self, purpose: str, index: int = 0) -> Any:
+        return stream(self.recipe.seed, self.recipe.name, purpose, index)
+
+    def _seed(self, purpose: str, index: int = 0) -> None:
+        """Make the draws of torch layers (initial weights, dropout) a function of recipe, purpose and step."""
+        torch.manual_seed(int(self._stream(purpose, index).integers(2**62)))
+
+
+def _summed(fabric: Fabric, value: Tensor) -> Tensor:
+    """The sum over all devices."""
+    return fabric.all_reduce(value, reduce_op="sum") if fabric.world_size > 1 else value  # type: ignore[return-value]
+
+
+def _copied(net: Classifier) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}

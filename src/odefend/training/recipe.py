@@ -1,57 +1,162 @@
 """Recipes: everything that decides a training, as data that can be read, checked and hashed."""
 
 import tomllib
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
-from odefend.models import MODELS
+from odefend.models import MODELS, SolverSettings
 
 RECIPES = Path(__file__).parent / "recipes"
+
+SCALES = ("smoke", "desk", "paper")
+"""smoke: seconds, shows that it runs; desk: at most an hour on two cores; paper: the published settings."""
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 
-class Recipe(BaseModel):
-    """How a net is trained: Adam under a one-cycle learning rate, the last epoch kept (nothing is selected)."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class OneCycle(_Settings):
+    """Up to the learning rate and down to nothing, with momentum against it, step by step (arXiv 1708.07120)."""
+
+    name: Literal["one-cycle"] = "one-cycle"
+
+
+class Constant(_Settings):
+    """The learning rate throughout."""
+
+    name: Literal["constant"]
+
+
+class Plateau(_Settings):
+    """Times `factor` when accuracy on the validation split has not risen for more than `patience` epochs."""
+
+    name: Literal["plateau"]
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    patience: int = Field(ge=0)
+
+
+class Cosine(_Settings):
+    """Down along a half cosine to `minimum` in `epochs` epochs, up again in as many, and so on."""
+
+    name: Literal["cosine"]
+    epochs: int = Field(ge=1)
+    minimum: float = Field(default=0.0, ge=0)
+
+
+class Steps(_Settings):
+    """Times `factor` after each of the epochs in `at`."""
+
+    name: Literal["steps"]
+    factor: float = Field(gt=0, lt=1)
+    at: tuple[int, ...]
+
+
+Schedule = Annotated[OneCycle | Constant | Plateau | Cosine | Steps, Field(discriminator="name")]
+
+
+class Augmentation(_Settings):
+    """Random changes of the training images, drawn anew for each image and epoch; what is 0 or false is not done."""
+
+    crop: int = Field(default=0, ge=0, description="black pixels added around, of which as many are cut off at random")
+    flip: bool = Field(default=False, description="mirror every second image from left to right")
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="largest turn of the hue, 0.5 = half the colour circle")
+    saturation: float = Field(default=0.0, ge=0, le=1, description="largest relative change of saturation")
+
+
+class Recipe(_Settings):
+    """How a net is trained, on the training split; nothing is ever chosen by the test split."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the trained net, as dataset-net")
+    scale: Literal["smoke", "desk", "paper"] = "desk"
     model: str = Field(description="one of odefend.MODELS")
     options: dict[str, Any] = Field(default={}, description="arguments of the model, such as width")
     data: str = Field(description="one of odefend.DATASETS")
+    data_options: dict[str, Any] = Field(default={}, description="arguments of the data set, such as tampering")
+    images: int | None = Field(default=None, ge=2, description="train on the first so many only, for trials")
     epochs: int = Field(ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    peak_learning_rate: float = Field(default=5e-3, gt=0, description="top of the one-cycle schedule")
+    batch_size: int = Field(default=64, ge=2, description="images per step, over all devices")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        default="adamw", description="adam and sgd add weight decay to the gradient; sgd has momentum 0.9"
+    )
+    learning_rate: float = Field(default=5e-3, gt=0, description="of the one-cycle schedule: its peak")
+    schedule: Schedule = OneCycle()
     weight_decay: float = Field(default=0.0, ge=0)
-    gradient_clip: float = Field(default=1.0, gt=0, description="largest L2 norm of a step's gradient")
+    gradient_clip: float = Field(default=1.0, ge=0, description="largest L2 norm of a step's gradient; 0: any")
+    loss: Literal["cross-entropy", "binary"] = Field(
+        default="cross-entropy", description="binary: cross-entropy of the one output behind two logits (-y, y)"
+    )
+    augmentation: Augmentation = Augmentation()
+    keep: Literal["last", "best-accuracy", "best-loss"] = Field(
+        default="last", description="which epoch's weights: the last, or the best on the validation split"
+    )
     tolerance: float = Field(default=1e-3, gt=0, description="solver tolerance in training (ODE nets)")
+    solver: dict[str, Any] = Field(
+        default={}, description="other solver settings in training (ODE nets), such as gradient; see SolverSettings"
+    )
     seed: int = 23
     precision: Precision = "32-true"
 
 
-def read_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe by the name of a shipped one or the path of a TOML file, with some keys replaced.
+def recipe_names() -> list[str]:
+    """The shipped recipes."""
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
 
-    Raises UnknownName for an unknown recipe, key, model or data set (with the nearest name) and InvalidInput for a
+
+def read_recipe(name: str, scale: str = "desk", overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by the name of a shipped one or the path of a TOML file, at a scale, with some keys replaced.
+
+    A file may have a table for each of the `SCALES`, whose keys replace those above it. At another scale than desk, and
+    with another seed than the recipe's, the name says so ("mnist-oon-paper-seed7"), unless it is replaced too.
+
+    Raises UnknownName for an unknown recipe, scale, key, model or data set (with the nearest name) and InvalidInput for a
     value out of range or a file that is not TOML.
     """
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    path, values = _read(name)
+    at_scales = {one: values.pop(one, None) for one in SCALES}
+    if scale != "desk" and at_scales[scale] is None:
+        raise InvalidInput(f"{path}: expected a table [{scale}] for that scale, found none. Choose --scale desk.")
+    values |= (at_scales[scale] or {}) | {"scale": scale}
+    return _checked(path, _renamed(values, overrides or {}) | (overrides or {}))
+
+
+def scales_of(name: str) -> tuple[str, ...]:
+    """The scales that a recipe has."""
+    values = _read(name)[1]
+    return tuple(scale for scale in SCALES if scale == "desk" or scale in values)
+
+
+def _read(name: str) -> tuple[Path, dict[str, Any]]:
+    """A recipe's file and what stands in it."""
     path = Path(name)
     if path.suffix != ".toml":
-        known = [file.stem for file in RECIPES.glob("*.toml")]
-        if name not in known:
-            raise unknown("recipe", name, known)
+        if name not in recipe_names():
+            raise unknown("recipe", name, recipe_names())
         path = RECIPES / f"{name}.toml"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"{path}: expected a TOML file with a recipe: {error}") from error
-    values.update(overrides or {})
+
+
+def _renamed(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    suffix = "" if values["scale"] == "desk" else f"-{values['scale']}"
+    if overrides.get("seed", usual := values.get("seed", Recipe.model_fields["seed"].default)) != usual:
+        suffix += f"-seed{overrides['seed']}"
+    return values | {"name": f"{values['name']}{suffix}"} if "name" in values else values
+
+
+def _checked(path: Path, values: dict[str, Any]) -> Recipe:
     for key in values:
         if key not in Recipe.model_fields:
             raise unknown("recipe key", key, Recipe.model_fields)
@@ -62,12 +167,19 @@ def read_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise InvalidInput(
             f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r}."
         ) from error
-    if recipe.model not in MODELS:
-        raise unknown("model", recipe.model, MODELS)
-    if recipe.data not in DATASETS:
-        raise unknown("data set", recipe.data, DATASETS)
-    known = signature(MODELS[recipe.model]).parameters
-    for option in recipe.options:
-        if option not in known:
-            raise unknown(f"option of the model {recipe.model!r},", option, known)
+    for kind, chosen, family, options in (
+        ("model", recipe.model, MODELS, recipe.options),
+        ("data set", recipe.data, DATASETS, recipe.data_options),
+    ):
+        if chosen not in family:
+            raise unknown(kind, chosen, family)
+        known = signature(family[chosen]).parameters
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of the {kind} {chosen!r},", option, known)
+    settings = [field.name for field in fields(SolverSettings)]
+    for setting in recipe.solver:
+        if setting not in settings:
+            raise unknown("solver setting", setting, settings)
+    SolverSettings(**recipe.solver)  # raises for wrong values
     return recipe

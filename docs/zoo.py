@@ -1,0 +1,153 @@
+"""Make docs/zoo.md and docs/training.svg from the cards of the trained nets.
+
+python docs/zoo.py
+"""
+
+import io
+import re
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from odefend.models import Card, Measured, cards
+from odefend.models.card import Epoch
+
+matplotlib.rcParams.update({"svg.hashsalt": "odefend", "svg.fonttype": "none", "font.size": 9})
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "precision"
+TOLERANCES = ("0.0001", "0.001", "0.01", "0.1", "1", "10")
+
+PUBLISHED = {
+    "mnist-res": (0.4,),
+    "mnist-mix": (0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
+    "mnist-oon": (0.5, 0.5, 0.6, 0.8, 1.2, 1.5),
+    "cifar10-res": (7.3,),
+    "cifar10-mix": (7.8, 7.8, 7.9, 7.9, 7.9, 7.8),
+    "cifar10-oon": (9.1, 9.2, 9.3, 10.6, 11.3, 11.5),
+}
+"""Test error in per cent by tolerance: Table I of Carrara et al., WIFS 2019 (doi 10.1109/WIFS47025.2019.9035109)."""
+
+ORDER = ("oon", "mix", "res", "oon-matched", "mix-matched")
+
+
+def error(right: Measured) -> str:
+    """Test error in per cent, with its interval."""
+    return f"{100 * (1 - right.rate):.2f} [{100 * (1 - right.high):.2f}, {100 * (1 - right.low):.2f}]"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def of(known: dict[str, Card], data: str) -> list[Card]:
+    """The nets of a data set, seeds of one net together."""
+    chosen = [card for card in known.values() if card.data == data]
+    return sorted(chosen, key=lambda card: (ORDER.index(card.model), card.name))
+
+
+def errors(known: dict[str, Card], data: str) -> str:
+    """Test error by tolerance, beside what was published."""
+    rows = []
+    for card in of(known, data):
+        found = [error(card.accuracy_at[t]) for t in TOLERANCES] if card.accuracy_at else [error(card.test_accuracy)]
+        rows.append((card.name, f"{card.seed}", f"{card.options['width']}", *found, *[""] * (6 - len(found))))
+        if card.name in PUBLISHED:
+            told = [f"{value:g}" for value in PUBLISHED[card.name]]
+            width = "64" if data == "mnist" else "256"
+            rows.append((f"*{card.name}, published*", "23", width, *told, *[""] * (6 - len(told))))
+    return table(("net", "seed", "width", *(f"τ = {t}" for t in TOLERANCES)), rows)
+
+
+def costs(known: dict[str, Card], data: str) -> str:
+    """What each training took and what each net takes."""
+    rows = [
+        (
+            card.name,
+            f"{card.parameters:,}",
+            f"{card.epochs}",
+            f"{card.images_seen:,}",
+            f"{card.wall_seconds / 60:.0f} min, {card.threads} thread{'s' if card.threads > 1 else ''}",
+            card.recipe["precision"],
+            " / ".join(f"{card.mean_nfe[t]:.0f}" for t in TOLERANCES) if card.mean_nfe else "-",
+        )
+        for card in of(known, data)
+    ]
+    head = ("net", "parameters", "epochs", "images seen", "trained in", "precision", "NFE at τ = 1e-4 ... 10")
+    return table(head, rows)
+
+
+def precisions(known: dict[str, Card]) -> str:
+    """The same recipe in bf16-mixed and in float32."""
+    others = [Card.model_validate_json(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    rows = [
+        (
+            card.name,
+            card.recipe["precision"],
+            f"{card.wall_seconds / card.epochs / 60:.1f} min",
+            f"{card.epochs}",
+            f"{card.threads}",
+            error(card.test_accuracy),
+        )
+        for other in others
+        for card in (known[other.name], other)
+    ]
+    return table(("net", "precision", "time per epoch", "epochs", "threads", "test error %"), rows)
+
+
+def figure(known: dict[str, Card]) -> str:
+    """Validation error after each epoch."""
+    sets = [data for data in ("mnist", "cifar10") if any(card.history for card in of(known, data))]
+    drawing = Figure(figsize=(4.6 * len(sets), 3.4), layout="constrained")
+    for data, axes in zip(sets, drawing.subplots(1, len(sets), squeeze=False)[0], strict=True):
+        for card in of(known, data):
+            points: list[Epoch] = card.history
+            axes.plot(
+                [epoch.images / 1000 for epoch in points],
+                [100 * (1 - epoch.validation_accuracy) for epoch in points],
+                marker="o",
+                markersize=3,
+                linestyle="--" if card.model.endswith("matched") else "-",
+                color=f"C{ORDER.index(card.model)}",
+                alpha=0.5 if "-seed" in card.name else 1.0,
+                label=None if "-seed" in card.name else card.name,
+            )
+        axes.set(xlabel="training images seen (thousands)", ylabel="validation error (%)", yscale="log", title=data)
+        axes.grid(alpha=0.3, which="both")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}" if data == "cifar10" else "")
+        axes.legend(fontsize=8)
+    out = io.StringIO()
+    drawing.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
+
+
+def filled(text: str, known: dict[str, Card]) -> str:
+    """The page with its tables made anew."""
+    made = {
+        "mnist errors": errors(known, "mnist"),
+        "mnist costs": costs(known, "mnist"),
+        "cifar10 errors": errors(known, "cifar10"),
+        "cifar10 costs": costs(known, "cifar10"),
+        "precisions": precisions(known),
+    }
+    for name, content in made.items():
+        text, count = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text, flags=re.S
+        )
+        if count != 1:
+            raise ValueError(f"docs/zoo.md: expected one pair of markers for {name}, found {count}")
+    return text
+
+
+def main() -> None:
+    """Write what is generated."""
+    known, page = cards(), HERE / "zoo.md"
+    page.write_text(filled(page.read_text(encoding="utf-8"), known), encoding="utf-8")
+    (HERE / "training.svg").write_text(figure(known), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

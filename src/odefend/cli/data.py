@@ -1,0 +1,69 @@
+"""Data sets: where they are, fetching them, checking them."""
+
+from typing import Any
+
+from rich.console import Console
+
+from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.progress import showing
+from odefend.data import DATASETS, SOURCES, SPLITS, fetch, local_copy, wrong_files
+from odefend.errors import OdefendError, unknown
+from odefend.report import Table
+
+
+def run_list(as_json: bool) -> None:
+    """The data sets."""
+    rows = [("digits", "1,797 grey pictures of 8x8 pixels, 10 digits", "comes with scikit-learn")]
+    for name, source in SOURCES.items():
+        here = local_copy(name)
+        rows.append((name, source.what, str(here) if here else f"not here; a download of {source.megabytes} MB"))
+    rows.append(
+        ("forensic-pairs", "pristine and tampered pictures, made from tiny-imagenet-200", "made when asked for")
+    )
+    rows.append(("forensic-kinds", "the same under all tamperings, labelled by kind", "made when asked for"))
+    rows.append(("folder", "your own pictures: folder(split, path=...), one folder for each class", "yours"))
+    note = "Looked for below --data-dir or $ODEFEND_DATA, then among downloads. odefend data fetch NAME gets one."
+    table = Table("Data sets", ("name", "what", "where"), tuple(rows), note)
+    if as_json:
+        print_json(table_json(table))
+        return
+    show(console(), table)
+
+
+def run_fetch(name: str, quiet: bool) -> None:
+    """A download."""
+    with showing(quiet) as progress:
+        here = fetch(name, progress)
+    Console().print(f"{name}: {here}", highlight=False, soft_wrap=True)
+
+
+def run_check(names: list[str], as_json: bool) -> int:
+    """What the files are; 1 if anything is wrong with them."""
+    for name in names:
+        if name not in ("digits", *SOURCES):
+            raise unknown("data set", name, ("digits", *SOURCES))
+    found = [_checked(name) for name in names or [name for name in SOURCES if local_copy(name)]]
+    if as_json:
+        print_json(found)
+    else:
+        rows = tuple((one["name"], one["where"], one["splits"], one["verdict"]) for one in found)
+        note = "Splits: number of pictures and digest of ids, labels and pixels, the same on every machine."
+        show(console(), Table("Data sets checked", ("name", "where", "splits", "verdict"), rows, note))
+    return int(any(one["verdict"] != "right" for one in found))
+
+
+def _checked(name: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": name, "where": "scikit-learn", "splits": "", "verdict": "right"}
+    try:
+        if name in SOURCES:
+            here = local_copy(name) or fetch(name)
+            told["where"] = str(here)
+            wrong = wrong_files(name, here)
+            if wrong:
+                told["verdict"] = f"not as published: {', '.join(wrong)}"
+        for split in SPLITS:
+            part = DATASETS[name](split)
+            told["splits"] += f"{split} {len(part):,} ({part.digest}) "
+    except OdefendError as error:
+        told["verdict"] = str(error)
+    return told

@@ -1,0 +1,72 @@
+"""MNIST and Fashion-MNIST, from the four IDX files of their publishers."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from odefend.data.images import LabelledImages, check_split, cut
+from odefend.data.sources import locate
+from odefend.errors import DataError
+
+HELD_OUT = 5_000
+UNSIGNED_BYTE = 8
+
+
+def mnist(split: str, folder: Path | None = None) -> LabelledImages:
+    """MNIST: 70,000 grey pictures of 28x28 pixels, ten digits: train 55,000, validation 5,000, test 10,000.
+
+    `folder` and what happens without it: `sources.locate`. The test part keeps its published order, of which the first
+    5,000 are the easier half. Source: LeCun, Cortes & Burges, 1998 (doi 10.1109/5.726791).
+    """
+    return _split("mnist", split, folder)
+
+
+def fashion_mnist(split: str, folder: Path | None = None) -> LabelledImages:
+    """Fashion-MNIST: pictures of ten kinds of clothing in the format and sizes of MNIST (arXiv 1708.07747)."""
+    return _split("fashion-mnist", split, folder)
+
+
+def _split(name: str, split: str, folder: Path | None) -> LabelledImages:
+    check_split(split)
+    files, part = locate(name, folder), "test" if split == "test" else "train"
+    prefix = "t10k" if part == "test" else "train"
+    pixels = read_idx(files / f"{prefix}-images-idx3-ubyte.gz", 3)
+    labels = read_idx(files / f"{prefix}-labels-idx1-ubyte.gz", 1)
+    if len(pixels) != len(labels):
+        raise DataError(f"{files}: expected as many labels as images, got {len(labels)} and {len(pixels)}.")
+    everything = LabelledImages(
+        torch.from_numpy(pixels)[:, None],
+        torch.from_numpy(labels.astype(np.int64)),
+        tuple(f"{name}/{part}/{i:05d}" for i in range(len(labels))),
+    )
+    return everything if part == "test" else cut(everything, split, HELD_OUT)
+
+
+def read_idx(path: Path, axes: int) -> np.ndarray:
+    """The uint8 array of an IDX file with this many axes, compressed or (where `path` without ".gz" exists) not.
+
+    Raises DataError, which names the file and what is wrong with it.
+    """
+    bare = path.with_suffix("")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.exists() else bare.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: truncated or damaged ({error}). Remove it and fetch it again.") from error
+    head = 4 + 4 * axes
+    if len(content) < head or content[:4] != bytes((0, 0, UNSIGNED_BYTE, axes)):
+        raise DataError(
+            f"{path}: expected an IDX file of bytes with {axes} axes, got {content[:4].hex() or 'nothing'}."
+        )
+    shape = struct.unpack(f">{axes}I", content[4:head])
+    if len(content) - head != np.prod(shape, dtype=object):
+        raise DataError(
+            f"{path}: expected {'x'.join(map(str, shape))} bytes after its head, got {len(content) - head}; "
+            "truncated or damaged. Remove it and fetch it again."
+        )
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy()

@@ -1,0 +1,57 @@
+"""Optimizers and learning-rate schedules by a recipe."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from odefend.training.recipe import Constant, Cosine, OneCycle, Plateau, Recipe, Steps
+
+MOMENTUM = 0.9
+
+
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer for the net's weights."""
+    how: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(net.parameters(), momentum=MOMENTUM, **how)
+        case "adam":
+            return torch.optim.Adam(net.parameters(), **how)
+        case "adamw":
+            return torch.optim.AdamW(net.parameters(), **how)
+
+
+class LearningRate:
+    """The recipe's schedule: `step` after each batch, `epoch` after each epoch."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -> None:
+        self.by_step, self.by_accuracy = False, False
+        match recipe.schedule:
+            case OneCycle():
+                self.by_step = True
+                self.scheduler: Any = lr_scheduler.OneCycleLR(
+                    optimizer, recipe.learning_rate, total_steps=recipe.epochs * batches
+                )
+            case Constant():
+                self.scheduler = lr_scheduler.ConstantLR(optimizer, factor=1.0)
+            case Plateau(factor=factor, patience=patience):
+                self.by_accuracy = True
+                self.scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor, patience)
+            case Cosine(epochs=epochs, minimum=minimum):
+                self.scheduler = lr_scheduler.CosineAnnealingLR(optimizer, epochs, minimum)
+            case Steps(factor=factor, at=at):
+                self.scheduler = lr_scheduler.MultiStepLR(optimizer, list(at), factor)
+
+    def step(self) -> None:
+        """A batch has been learnt."""
+        if self.by_step:
+            self.scheduler.step()
+
+    def epoch(self, accuracy: float) -> None:
+        """An epoch has been learnt, with this accuracy on the validation split."""
+        if self.by_accuracy:
+            self.scheduler.step(accuracy)
+        elif not self.by_step:
+            self.scheduler.step()
