@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from odefend.models import Card, Measured, cards
+from odefend.models import MODELS, Card, Measured, cards
 from odefend.models.card import Epoch
 
 matplotlib.rcParams.update({"svg.hashsalt": "odefend", "svg.fonttype": "none", "font.size": 9})
@@ -29,7 +29,8 @@ PUBLISHED = {
 }
 """Test error in per cent by tolerance: Table I of Carrara et al., WIFS 2019 (doi 10.1109/WIFS47025.2019.9035109)."""
 
-ORDER = ("oon", "mix", "res", "oon-matched", "mix-matched")
+TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80)
+ORDER = ("oon", "mix", "res", "oon-matched", "mix-matched", *MODELS)
 
 
 def error(right: Measured) -> str:
@@ -53,7 +54,7 @@ def errors(known: dict[str, Card], data: str) -> str:
     rows = []
     for card in of(known, data):
         found = [error(card.accuracy_at[t]) for t in TOLERANCES] if card.accuracy_at else [error(card.test_accuracy)]
-        rows.append((card.name, f"{card.seed}", f"{card.options['width']}", *found, *[""] * (6 - len(found))))
+        rows.append((card.name, f"{card.seed}", f"{card.options.get('width', '-')}", *found, *[""] * (6 - len(found))))
         if card.name in PUBLISHED:
             told = [f"{value:g}" for value in PUBLISHED[card.name]]
             width = "64" if data == "mnist" else "256"
@@ -110,14 +111,16 @@ def figure(known: dict[str, Card]) -> str:
                 marker="o",
                 markersize=3,
                 linestyle="--" if card.model.endswith("matched") else "-",
-                color=f"C{ORDER.index(card.model)}",
+                color=f"C{ORDER.index(card.model) % 10}",
                 alpha=0.5 if "-seed" in card.name else 1.0,
                 label=None if "-seed" in card.name else card.name,
             )
         axes.set(xlabel="training images seen (thousands)", ylabel="validation error (%)", yscale="log", title=data)
-        axes.grid(alpha=0.3, which="both")
+        axes.grid(alpha=0.3)
+        low, high = axes.get_ylim()
+        axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}" if data == "cifar10" else "")
+        axes.minorticks_off()
         axes.legend(fontsize=8)
     out = io.StringIO()
     drawing.savefig(out, format="svg", metadata={"Date": None})

@@ -4,6 +4,7 @@ import pytest
 import requests
 import torch
 from real_data import real_data as real_data
+from real_data import shared
 
 import odefend
 
@@ -32,7 +33,7 @@ def test_digits():
 def _own_cache(tmp_path_factory):
     """No test reads or fills the user's cache, or downloads anything that it does not serve itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ODEFEND_CACHE", str(tmp_path_factory.getbasetemp().parent / "cache"))
+        patch.setenv("ODEFEND_CACHE", str(shared(tmp_path_factory) / "cache"))
         patch.setattr(requests, "get", only_here)
         yield
 

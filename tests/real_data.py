@@ -1,13 +1,19 @@
 """Where tests find real data: $ODEFEND_DATA, else archives beside the checkout, unpacked once."""
 
-import fcntl
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
+
+
+def shared(tmp_path_factory) -> Path:
+    """A folder for all workers of one run of the tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +24,7 @@ def real_data(tmp_path_factory) -> Path:
         return Path(given)
     if not (BESIDE / "unpack").exists():
         pytest.skip("no real data: set ODEFEND_DATA to a folder with mnist, cifar-10-batches-py and tiny-imagenet-200")
-    # Above the folders of single workers, so that one of them unpacks for all.
-    shared = tmp_path_factory.getbasetemp().parent / "real-data"
-    with (shared.with_suffix(".lock")).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run([BESIDE / "unpack", shared], check=True)
-    return shared
+    place = shared(tmp_path_factory) / "real-data"
+    with FileLock(place.with_suffix(".lock")):
+        subprocess.run([BESIDE / "unpack", place], check=True)
+    return place

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from test_data_files import mnist_folder
 
-from odefend.cli.progress import Plain, clock
+from odefend import models
+from odefend.cli.progress import Plain, clock, duration
+from odefend.errors import CheckpointError, UnknownName
+from odefend.models import catalogue
 
 ODEFEND = [sys.executable, "-c", "import torch; torch.set_num_threads(1)\nfrom odefend.cli import main; main()"]
 
@@ -44,6 +49,12 @@ def test_help_teaches(arguments, words):
         (("report", "nowhere"), "Name a folder"),
         (("demo", "--images", "1"), "--images"),
         (("dem",), "demo"),
+        (("train", "digits-res", "--accelerator", "cuda:9"), "devices: Lightning Fabric cannot use"),
+        (("train", "digits-res", "--strategy", "shared"), "devices: Lightning Fabric cannot use"),
+        (("train", "digits-res", "--trial", "99"), "fewer than an epoch has"),
+        (("train", "mnist-oon", "--data-dir", "nowhere"), "nowhere: no such folder"),
+        (("data", "fetch", "mnits"), "Did you mean 'mnist'"),
+        (("models", "fetch", "mnist-oom"), "unknown trained net"),
     ],
 )
 def test_wrong_use_is_one_message_and_no_traceback(arguments, message, tmp_path):
@@ -109,3 +120,83 @@ def test_plain_progress_is_lines(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["work: started", "work: 100 %, note"]
     assert clock(65) == "1:05"
+
+
+@pytest.fixture
+def nothing_here(tmp_path):
+    """No data sets and no downloads on this machine."""
+    return {**os.environ, "ODEFEND_DATA": str(tmp_path / "none"), "ODEFEND_CACHE": str(tmp_path / "cache")}
+
+
+def test_data_sets_are_listed_and_checked(nothing_here, tmp_path):
+    listed = odefend("data", "list", env=nothing_here)
+    assert listed.returncode == 0 and "not here; a download of 171 MB" in listed.stdout and "mnist" in listed.stdout
+    mnist_folder(tmp_path / "sets" / "mnist")
+    done = odefend("data", "check", "mnist", "--data-dir", tmp_path / "sets", "--json", env=nothing_here)
+    (told,) = json.loads(done.stdout)
+    assert done.returncode == 1 and "not as published: train-images" in told["verdict"]
+    assert told["where"] == str(tmp_path / "sets" / "mnist") and "train 1,000" in told["splits"]
+    digits = odefend("data", "check", "digits", "--json", env=nothing_here)
+    assert digits.returncode == 0 and json.loads(digits.stdout)[0]["verdict"] == "as published"
+    wrong = odefend("data", "check", "mnits", env=nothing_here)
+    assert wrong.returncode == 2 and "Did you mean 'mnist'" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_trained_nets_are_listed_and_recipes_too():
+    told = json.loads(odefend("models", "--json").stdout)
+    assert {"digits-oon", "digits-res", "mnist-mix", "mnist-res"} <= {card["name"] for card in told}
+    table = odefend("models").stdout
+    assert "digits-oon" in table and "test error" in table
+    listed = odefend("recipes")
+    assert listed.returncode == 0 and "1,194,241" in listed.stdout and "7,921,290" in listed.stdout
+
+
+def test_a_trial_tells_how_long_all_would_take(tmp_path):
+    done = odefend("train", "digits-res", "--trial", "3", "--json", "--quiet", cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert told["steps"] == 40 * 35 and told["projected_seconds"] == pytest.approx(
+        told["steps"] * told["seconds_per_step"]
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert "All 1,400 steps (40 epochs): about" in odefend("train", "digits-res", "--trial", "3").stdout
+
+
+def test_weights_that_did_not_come_along_are_fetched_and_checked(tmp_path, monkeypatch):
+    zoo, cache = tmp_path / "zoo", tmp_path / "cache"
+    zoo.mkdir()
+    shutil.copy(catalogue.ZOO / "digits-res.json", zoo)
+    monkeypatch.setattr(catalogue, "ZOO", zoo)
+    monkeypatch.setenv("ODEFEND_CACHE", str(cache))
+    monkeypatch.delenv("ODEFEND_ZOO", raising=False)
+    packaged = Path(models.__file__).parent / "zoo"
+    assert models.weights_of("digits-res") is None
+    with pytest.raises(CheckpointError, match="odefend models fetch digits-res"):
+        models.load("digits-res")
+    with pytest.raises(CheckpointError, match="--source or ODEFEND_ZOO"):
+        models.fetch("digits-res")
+    with pytest.raises(CheckpointError, match="no such file"):
+        models.fetch("digits-res", str(tmp_path))
+    (tmp_path / "digits-res.safetensors").write_bytes(b"others")
+    with pytest.raises(CheckpointError, match="not the weights of digits-res"):
+        models.fetch("digits-res", str(tmp_path))
+    assert not list(cache.rglob("*.safetensors"))
+    monkeypatch.setenv("ODEFEND_ZOO", str(packaged))
+    kept = models.fetch("digits-res")
+    assert kept.parent == cache / "zoo" and models.load("digits-res").card.name == "digits-res"
+    assert models.fetch("digits-res", "nowhere") == kept, "what is here is not fetched again"
+    with pytest.raises(UnknownName, match="Did you mean 'digits-res'"):
+        models.fetch("digits-ress")
+
+
+def test_durations_are_told_as_people_do():
+    told = [duration(seconds) for seconds in (7, 89, 90, 600, 5400, 36_000, 129_600, 864_000)]
+    assert told == [
+        "7 seconds",
+        "89 seconds",
+        "1.5 minutes",
+        "10 minutes",
+        "1.5 hours",
+        "10 hours",
+        "1.5 days",
+        "10 days",
+    ]

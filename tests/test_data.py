@@ -1,5 +1,6 @@
 """The digits: stable, disjoint, in range."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -83,6 +84,31 @@ def test_a_folder_that_cannot_be_a_data_set_is_named(tmp_path):
     with pytest.raises(DataError, match=r"2\.png: expected 8x6 pixels as in 1\.png, got 9x6.*size"):
         folder("train", tmp_path)
     assert folder("train", tmp_path, size=(6, 8)).labels.tolist() == [0, 0]
+
+
+def test_only_folders_with_pictures_are_classes_and_strays_are_named(tmp_path, monkeypatch):
+    for i in range(20):
+        save(tmp_path / "mine" / "ab"[i % 2] / f"{i}.png", "red")
+    (tmp_path / "mine" / ".thumbs").mkdir()
+    assert folder("train", tmp_path / "mine").labels.unique().tolist() == [0, 1]
+    digest = folder("train", tmp_path / "mine").digest
+    monkeypatch.chdir(tmp_path / "mine")
+    assert folder("train", ".").digest == digest, "the same folder, however it is called"
+    save(tmp_path / "mine" / "stray.png", "red")
+    with pytest.raises(DataError, match=r"stray\.png: lies beside folders of classes"):
+        folder("train", tmp_path / "mine")
+    save(tmp_path / "few" / "1.png", "red")
+    with pytest.raises(DataError, match="for the split test, found none"):
+        folder("test", tmp_path / "few")
+    for size in (0, (8, -1)):
+        with pytest.raises(InvalidInput, match="size: expected"):
+            folder("train", tmp_path / "few", size=size)
+
+
+def test_pictures_of_more_than_8_bits_are_refused_not_clipped(tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png: expected 8 bits"):
+        folder("train", tmp_path)
 
 
 def test_bytes_in_memory_are_floats_at_the_edge():

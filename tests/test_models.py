@@ -17,8 +17,8 @@ import odefend
 from odefend.errors import CheckpointError, InvalidInput, UnknownName
 from odefend.intervals import rate
 from odefend.models import MODELS, count_parameters, save
-from odefend.models.endtime import end_time
-from odefend.models.layers import TimeConv
+from odefend.models.endtime import RandomPool, end_time
+from odefend.models.layers import ODEField, ResBlock, TimeConv
 from odefend.solver import GRADIENTS, Status
 
 PUBLISHED = {
@@ -46,6 +46,8 @@ def test_parameter_counts_are_the_published_ones(name, channels, width):
         ("lenet5", {}, 61_706),
         ("oon", {"in_channels": 3, "width": 256, "normalization": ([0.5] * 3, [0.2] * 3)}, 1_201_930),
         # The ODE nets without their time channels: 2 convolutions with 9 weights for each of 64 channels.
+        ("forensic-matched", {}, 1_194_241 - 2 * 9 * 256),
+        ("end-time-matched", {}, 17_418),
         ("oon-matched", {}, 77_258 - 2 * 9 * 64),
         ("mix-matched", {}, 232_970 - 2 * 9 * 64),
     ],
@@ -59,6 +61,8 @@ def test_parameter_counts_of_the_other_nets(name, options, count):
     [
         ("forensic", (3, 64, 64)),
         ("end-time", (1, 28, 28)),
+        ("forensic-matched", (3, 64, 64)),
+        ("end-time-matched", (1, 28, 28)),
         ("lenet5", (1, 28, 28)),
         ("resnet14", (3, 32, 32)),
         ("res", (1, 28, 28)),
@@ -68,7 +72,7 @@ def test_parameter_counts_of_the_other_nets(name, options, count):
 )
 def test_an_answer_does_not_depend_on_the_batch(name, shape):
     torch.manual_seed(0)
-    options = {"width": 8} if name in ("forensic", "end-time") else {"in_channels": shape[0]}
+    options = {"width": 8} if name.startswith(("forensic", "end-time")) else {"in_channels": shape[0]}
     net, images = MODELS[name](**options).double().eval(), torch.rand(3, *shape, dtype=torch.float64)
     together = net.predict(images)
     assert together.logits.shape == (3, net.classes)
@@ -76,6 +80,50 @@ def test_an_answer_does_not_depend_on_the_batch(name, shape):
         alone = net.predict(images[i : i + 1])
         torch.testing.assert_close(alone.logits[0], together.logits[i], rtol=1e-9, atol=1e-9)
         assert alone.nfe[0] == together.nfe[i]
+
+
+def test_the_forensic_net_computes_what_its_authors_do():
+    """By hand, with the time concatenated as the last channel, in fixed Euler steps."""
+    torch.manual_seed(0)
+    net, images = MODELS["forensic"](width=8).double().eval(), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    assert (
+        isinstance(net, odefend.ODENet)
+        and isinstance(net.field, ODEField)
+        and isinstance(net.head, torch.nn.Sequential)
+    )
+    field, head = net.field, net.head
+    state = net.stem(images)
+    assert state.shape == (2, 8, 8, 8)
+    for step in range(4):
+        clock, x = torch.full((2, 1, 8, 8), step / 4, dtype=torch.float64), state
+        for norm, conv in ((field.norm1, field.conv1), (field.norm2, field.conv2)):
+            both = torch.cat([F.gelu(norm(x)), clock], 1)
+            x = F.conv2d(both, conv.weight, conv.bias, padding=1)
+        state = state + field.norm3(x) / 4
+    y = head[5](F.gelu(head[0](state)).mean((2, 3)))
+    found = net.at(method="euler", step=0.25)(images)
+    torch.testing.assert_close(found, torch.cat([-y, y], 1), rtol=1e-10, atol=1e-10)
+    assert head[3].p == 0.2
+
+
+def test_a_residual_block_shortcuts_the_activated_input():
+    torch.manual_seed(0)
+    for block, resizes in ((ResBlock(4, 8, stride=2), True), (ResBlock(4, 4), False)):
+        x = torch.randn(2, 4, 6, 6)
+        active = F.relu(block.norm1(x))
+        inner = block.conv2(F.relu(block.norm2(block.conv1(active))))
+        assert (block.shortcut is not None) == resizes
+        torch.testing.assert_close(block(x), inner + (block.shortcut(active) if block.shortcut else x))
+
+
+def test_random_pooling_is_random_in_training_and_a_function_of_the_image_after():
+    torch.manual_seed(0)
+    pool, x, images = RandomPool(), torch.rand(2, 3, 28, 28), torch.rand(2, 1, 28, 28)
+    assert pool(x, images).shape == (2, 3, 7, 7) and not torch.equal(pool(x, images), pool(x, images))
+    pool.eval()
+    first = pool(x, images)
+    assert torch.equal(first, pool(x, images)) and not torch.equal(first, pool(x, images.flip(0)))
+    assert torch.equal(first[1:], pool(x[1:], images[1:]))
 
 
 def test_one_output_stands_behind_two_logits():

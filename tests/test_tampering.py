@@ -59,7 +59,7 @@ HASHES = {
     "sharpen-150": "ff725968ba58b7b1",
     "gamma-0.8": "aa22f58856c928b1",
     "copy-move-0.3": "e10f3c12388b44a7",
-    "splice-0.3": "ee01df6d58dc9209",
+    "splice-0.3": "8273836c60882f8b",
 }
 
 
@@ -76,6 +76,8 @@ def test_tampering_changes_a_picture_and_depends_on_nothing_but_it(name, picture
     assert all(bool((one != other).any()) for one, other in zip(found, pictures, strict=True))
     some = tamper(pictures[[2, 0]], ("c", "a"), name, donors=pictures[2:])
     assert torch.equal(some, found[[2, 0]])
+    turned = tamper(pictures[[3, 1, 0, 2]], ("d", "b", "a", "c"), name)
+    assert torch.equal(turned, tamper(pictures, IDS, name)[[3, 1, 0, 2]]), "donors are found whatever the order"
     grey = pictures[:, :1]
     assert tamper(grey, IDS, name, donors=grey[2:]).shape == grey.shape
 
@@ -166,11 +168,14 @@ def test_there_is_an_example_of_each_kind():
         ("median-3-3", "1 values"),
         ("median-x", "median-x"),
         ("jpeg-60", "2 values, as in 'jpeg-60-444'"),
-        ("jpeg-100-444", r"1 \.\.\. 95"),
+        ("jpeg-101-444", r"1 \.\.\. 100"),
         ("resize-1", "not 1"),
-        ("copy-move-0.5", "at most 1/3"),
-        ("blur-0", "above 0"),
-        ("noise-nan", "above 0"),
+        ("copy-move-0.5", r"0\.01 \.\.\. 1/3"),
+        ("blur-0", r"0\.01 \.\.\. 100"),
+        ("noise-nan", "got nan"),
+        ("gamma-inf", "got inf"),
+        ("median-99999999999", "odd number"),
+        ("sharpen-2147483648", r"1 \.\.\. 1000"),
     ],
 )
 def test_wrong_names_are_refused(name, message):
@@ -186,6 +191,14 @@ def test_wrong_use(pictures):
     for wrong in (pictures.float(), pictures[0], pictures[:, :2]):
         with pytest.raises(InvalidInput, match="expected uint8 pictures"):
             tamper(wrong, IDS, "median-3")
+    for ids in (IDS[:3], ("a", "b", "c", "c")):
+        with pytest.raises(InvalidInput, match="expected 4 different ones"):
+            tamper(pictures, ids, "median-3")
+    for donors in (pictures.float(), pictures[:0], pictures[:, :1]):
+        with pytest.raises(InvalidInput, match="donors: expected"):
+            tamper(pictures, IDS, "splice-0.3", donors=donors)
+    with pytest.raises(InvalidInput, match="at least 3x3"):
+        tamper(pictures[:, :, :2, :2], IDS, "copy-move-0.3")
     with pytest.raises(InvalidInput, match="different ones"):
         with_tampered(LabelledImages(pictures, torch.zeros(4).long(), IDS), ["median-3", "median-3"])
 

@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
 from odefend.models import MODELS, cards, count_parameters, odenet
+from odefend.rng import stream
 from odefend.training import Recipe, read_recipe, recipe_names, scales_of, train, try_out
 from odefend.training.augment import DRAWS, augment
 from odefend.training.measure import loss_of
-from odefend.training.recipe import Augmentation
+from odefend.training.recipe import Augmentation, Cosine, Plateau, Steps
 from odefend.training.schedules import LearningRate, make_optimizer
+from odefend.version import code_digest
 
 TINY = {"options": {"in_channels": 1, "width": 4, "classes": 10}, "epochs": 3, "batch_size": 256}
 
@@ -84,25 +86,24 @@ def test_training_is_a_function_of_its_seed_not_of_global_state(tmp_path):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_killed_training_resumes(tmp_path):
-    command = [
-        sys.executable,
-        "-c",
+def test_a_killed_training_ends_with_the_same_weights(tmp_path):
+    recipe = read_recipe("digits-res", overrides=TINY | {"epochs": 60})
+    command = (
         "import torch; torch.set_num_threads(1)\nfrom pathlib import Path\nfrom odefend.training import *\n"
-        f"train(read_recipe('digits-res', overrides={TINY | {'epochs': 400}!r}), Path({str(tmp_path)!r}))",
-    ]
-    process = subprocess.Popen(command)
-    state = tmp_path / "digits-res.state"
+        f"train(Recipe(**{recipe.model_dump()!r}), Path({str(tmp_path / 'killed')!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", command])
+    state = tmp_path / "killed" / "digits-res.state"
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done, heard = torch.load(state, weights_only=True)["state"]["epoch"] * STEPS, StopAfter(1)
+    assert process.wait() == -signal.SIGKILL, "it was killed before it was done"
+    done, heard = torch.load(state, weights_only=True)["state"]["epoch"] * STEPS, StopAfter(10**9)
     assert done >= STEPS
-    with pytest.raises(StopError):
-        train(read_recipe("digits-res", overrides=TINY | {"epochs": 400}), tmp_path, heard)
+    killed = train(recipe, tmp_path / "killed", heard)
     assert heard.first == done
+    assert killed.read_bytes() == train(recipe, tmp_path / "whole").read_bytes()
 
 
 def test_double_precision_resumes_and_the_recipes_tolerance_is_trained_at(tmp_path, monkeypatch):
@@ -167,6 +168,134 @@ def test_an_unwritable_folder_is_refused_before_any_work(tmp_path):
         train(Recipe(name="x", model="oon-matched", data="digits", epochs=1), blocked / "folder")
 
 
+@pytest.mark.parametrize("name", ["mnist-oon", "mnist-mix", "mnist-res", "cifar10-oon", "cifar10-mix", "cifar10-res"])
+def test_the_published_settings_of_carrara(name):
+    recipe, colour = read_recipe(name, "paper"), name.startswith("cifar10")
+    assert recipe.options["width"] == (256 if colour else 64) and recipe.data == name.split("-")[0]
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (250 if colour else 25, 128, "sgd")
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.gradient_clip) == (0.1, 1e-4, 0)
+    assert recipe.schedule == Plateau(name="plateau", factor=0.1, patience=15 if colour else 5)
+    assert recipe.keep == "best-accuracy" and recipe.precision == "32-true" and recipe.tolerance == 1e-3
+    jitter = Augmentation(crop=4, flip=True, hue=0.05, saturation=0.05)
+    assert recipe.augmentation == (jitter if colour else Augmentation())
+    assert recipe.solver == ({} if name.endswith("res") else {"gradient": "adjoint", "coupling": "batch"})
+    mean = [[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]]
+    assert recipe.options.get("normalization") == (mean if colour else None)
+
+
+def test_the_published_settings_of_the_others():
+    recipe = read_recipe("forensic", "paper", {"tampering": "jpeg-60-444"})
+    assert recipe.name == "forensic-jpeg-60-444-paper" and recipe.data_options == {"tampering": "jpeg-60-444"}
+    assert (recipe.options, recipe.epochs, recipe.batch_size) == ({"width": 256}, 50, 16)
+    assert (recipe.optimizer, recipe.learning_rate, recipe.gradient_clip) == ("adam", 1e-3, 0)
+    assert recipe.schedule == Cosine(name="cosine", epochs=10, minimum=1e-7)
+    assert (recipe.loss, recipe.keep) == ("binary", "best-loss")
+    for size, width in (("small", 16), ("large", 128)):
+        for ends in ([10.0, 10.0], [10.0, 100.0], [100.0, 100.0]):
+            lowest, highest = (f"{end:g}" for end in ends)
+            told = lowest if lowest == highest else f"{lowest}-{highest}"
+            recipe = read_recipe(f"mnist-end-time-{size}-{told}", "paper")
+            assert recipe.options == {"width": width, "ends": ends}
+            assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (100, 32, 1e-3)
+            assert recipe.schedule == Steps(name="steps", factor=0.5, at=(50, 100)) and recipe.optimizer == "adam"
+    recipe = read_recipe("cifar10-resnet14", "paper")
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.learning_rate) == (200, 128, "adam", 1e-3)
+    assert recipe.augmentation == Augmentation(crop=4, flip=True) and recipe.schedule.name == "constant"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "plain"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
+def test_training_is_the_textbook_loop(optimizer, plain, tmp_path):
+    """By hand: augmentation, loss, clipped gradient, weight decay, one-cycle."""
+    recipe = Recipe(
+        name="x",
+        model="oon-matched",
+        options={"width": 4},
+        data="digits",
+        images=40,
+        epochs=2,
+        batch_size=16,
+        optimizer=optimizer,
+        learning_rate=0.05,
+        weight_decay=0.1,
+        gradient_clip=0.1,
+        augmentation=Augmentation(crop=1),
+    )
+    found = load_file(train(recipe, tmp_path))
+    data = odefend.digits("train")[:40]
+
+    def draw(purpose, index=0):
+        return stream(recipe.seed, "x", purpose, index)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(int(draw("weights").integers(2**62)))
+        net = MODELS["oon-matched"](width=4).train()
+        momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+        steps = plain(net.parameters(), lr=0.05, weight_decay=0.1, **momentum)
+        rate = torch.optim.lr_scheduler.OneCycleLR(steps, 0.05, total_steps=6)
+        for step in range(6):
+            rows = torch.from_numpy(draw("order", step // 3).permutation(40)).split(16)[step % 3]
+            images = augment(
+                data.images[rows], recipe.augmentation, draw("augmentation", step).random((len(rows), DRAWS))
+            )
+            torch.manual_seed(int(draw("dropout", step).integers(2**62)))
+            steps.zero_grad()
+            F.cross_entropy(net(images), data.labels[rows]).backward()
+            before = torch.nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+            assert before > 0.1, "otherwise clipping is not tested"
+            steps.step()
+            rate.step()
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_finished_training_is_not_repeated_and_not_overwritten(tmp_path):
+    recipe = read_recipe("digits-res", overrides=TINY)
+    weights = train(recipe, tmp_path)
+    before = weights.stat().st_mtime_ns
+    assert train(recipe, tmp_path) == weights and weights.stat().st_mtime_ns == before
+    with pytest.raises(CheckpointError, match="trained with other settings"):
+        train(recipe.model_copy(update={"epochs": 1}), tmp_path)
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_nets_are_judged_as_they_will_be_loaded(tmp_path):
+    """Published recipes train with one step size for a whole batch; cards tell of nets that solve each image alone."""
+    solver = {"gradient": "adjoint", "coupling": "batch", "t1": 2.0, "method": "bosh3"}
+    recipe = read_recipe("digits-oon", overrides=TINY | {"epochs": 1, "images": 60, "solver": solver})
+    net, test = odefend.load(train(recipe, tmp_path)), odefend.digits("test")[:60]
+    assert isinstance(net, odefend.ODENet)
+    assert (net.settings.coupling, net.settings.t1, net.settings.method) == ("sample", 2.0, "bosh3")
+    said = net.predict(test.images)
+    assert net.card.test_accuracy.successes == int(said.correct(test.labels).sum())
+    assert net.card.mean_nfe["0.001"] == pytest.approx(said.nfe.double().mean().item(), abs=0.01)
+    assert net.card.test_accuracy.settings.startswith("first 60 of the test split")
+    assert net.card.versions["code"] == code_digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"width": "x"}}, "cannot take the pictures"),
+        ({"options": {"classes": 3}}, r"expected labels 0 \.\.\. 2, got 0 \.\.\. 9"),
+        ({"model": "lenet5", "options": {}}, r"cannot take the pictures of digits, \(1, 8, 8\)"),
+        ({"loss": "binary"}, "two classes, got 10"),
+        ({"data": "folder"}, "data_options: wrong for the data set 'folder'"),
+        ({"data_options": {"split": "test"}}, "unknown option of the data set"),
+        ({"solver": {"tolerance": 1.0}}, "unknown solver setting"),
+        ({"solver": {"gradient": "exakt"}}, "Did you mean 'exact'"),
+        ({"schedule": {"name": "steps", "factor": 0.5, "at": [-1]}}, "schedule"),
+        ({"precision": "fp8"}, "precision"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_told_before_any_work(changes, message, tmp_path):
+    with pytest.raises((InvalidInput, UnknownName), match=message):
+        train(read_recipe("digits-oon", overrides=changes), tmp_path)
+    assert not list(tmp_path.glob("*.s*"))
+
+
 def test_every_recipe_can_be_read_and_fits_its_net_and_data():
     for name in recipe_names():
         for scale in scales_of(name):
@@ -174,7 +303,7 @@ def test_every_recipe_can_be_read_and_fits_its_net_and_data():
             assert recipe.scale == scale and recipe.name == (name if scale == "desk" else f"{name}-{scale}")
             MODELS[recipe.model](**recipe.options)
     published = {"mnist-oon", "mnist-mix", "mnist-res", "cifar10-oon", "cifar10-mix", "cifar10-res", "forensic"}
-    assert published | {"mnist-lenet5", "mnist-end-time-small", "cifar10-resnet14"} <= set(recipe_names())
+    assert published | {"mnist-lenet5", "mnist-end-time-small-10", "cifar10-resnet14"} <= set(recipe_names())
 
 
 def test_names_tell_scale_and_seed():
@@ -265,18 +394,19 @@ def test_the_binary_loss_is_that_of_the_one_output():
     assert loss_of(recipe, torch.stack([-y, y], 1), labels) == pytest.approx(expected.item())
 
 
-def test_the_best_epoch_is_kept_where_the_recipe_asks_for_it(tmp_path, monkeypatch):
-    recipe = read_recipe("digits-res", overrides=TINY | {"keep": "best-accuracy"})
-    accuracies, weights = iter([0.5, 0.9, 0.7]), []
+@pytest.mark.parametrize(("keep", "best"), [("best-accuracy", 1), ("best-loss", 0), ("last", 2)])
+def test_the_best_epoch_is_kept_where_the_recipe_asks_for_it(keep, best, tmp_path, monkeypatch):
+    recipe = read_recipe("digits-res", overrides=TINY | {"keep": keep})
+    found, weights = iter([(0.5, 0.1), (0.9, 0.3), (0.7, 0.2)]), []
 
     def validate(self):
         weights.append({name: value.clone() for name, value in self.net.state_dict().items()})
-        return next(accuracies), 1.0
+        return next(found)
 
     monkeypatch.setattr("odefend.training.fit._Training._validate", validate)
     kept = load_file(train(recipe, tmp_path))
-    assert all(torch.equal(kept[name], weights[1][name]) for name in kept)
-    assert not all(torch.equal(kept[name], weights[2][name]) for name in kept)
+    same = [all(torch.equal(kept[name], values[name]) for name in kept) for values in weights]
+    assert same == [epoch == best for epoch in range(3)]
 
 
 def test_a_trial_tells_the_time_of_the_whole_and_keeps_nothing(tmp_path, monkeypatch):

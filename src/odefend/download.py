@@ -5,12 +5,14 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pooch
 import requests
+from filelock import FileLock
 
 from odefend.errors import DownloadError
 from odefend.files import make_folder
@@ -20,11 +22,17 @@ pooch.get_logger().setLevel("WARNING")  # what it tells, progress tells better
 
 CHUNK = 1 << 18
 TIMEOUT = 30
+ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 def cache() -> Path:
     """Where downloads and decoded pictures are kept: $ODEFEND_CACHE, else the user's folder for caches."""
     return Path(os.environ.get("ODEFEND_CACHE") or pooch.os_cache("odefend"))
+
+
+def one_at_a_time(folder: Path, name: str) -> FileLock:
+    """A lock that lets one process at a time work on `name` in a folder."""
+    return FileLock(folder / f".{name}.lock")
 
 
 def download(address: str, checksum: str, folder: Path, progress: Progress | None = None) -> Path:
@@ -35,16 +43,10 @@ def download(address: str, checksum: str, folder: Path, progress: Progress | Non
     """
     name = address.rsplit("/", 1)[-1]
     make_folder(folder)
+    get: Any = _resuming(folder / f"{name}.part", progress or Silent())
     try:
-        return Path(
-            pooch.retrieve(
-                address,
-                known_hash=checksum,
-                fname=name,
-                path=folder,
-                downloader=_resuming(folder / f"{name}.part", progress or Silent()),  # type: ignore[arg-type]
-            )
-        )
+        with one_at_a_time(folder, name):
+            return Path(pooch.retrieve(address, known_hash=checksum, fname=name, path=folder, downloader=get))
     except (requests.RequestException, OSError) as error:
         raise DownloadError(f"{address}: cannot be downloaded ({_reason(error)}).") from error
     except ValueError as error:  # pooch's word for a wrong checksum
@@ -91,18 +93,21 @@ def unpack(archive: Path, top: str, folder: Path) -> Path:
     Raises DownloadError where the archive is damaged or would write elsewhere.
     """
     make_folder(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{top}.") as place:
+    with one_at_a_time(folder, top), tempfile.TemporaryDirectory(dir=folder, prefix=f".{top}.") as place:
+        fresh, old = Path(place) / "fresh", Path(place) / "old"
         try:
             if archive.suffix == ".zip":
                 with zipfile.ZipFile(archive) as packed:
-                    packed.extractall(place)
+                    packed.extractall(fresh)
             else:
                 with tarfile.open(archive) as packed:
-                    packed.extractall(place, filter="data")
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+                    packed.extractall(fresh, filter="data")
+            if (fresh / top).is_dir():
+                if (folder / top).exists():
+                    (folder / top).replace(old)
+                (fresh / top).replace(folder / top)
+                return folder / top
+        # What the two libraries raise for damaged, encrypted or unknown contents.
+        except (*ARCHIVE_ERRORS, EOFError, OSError, RuntimeError, NotImplementedError) as error:
             raise DownloadError(f"{archive}: cannot be unpacked ({error}). Remove it and fetch it again.") from error
-        if not (Path(place) / top).is_dir():
-            raise DownloadError(f"{archive}: expected a folder {top} in it, found none. Remove it and fetch it again.")
-        shutil.rmtree(folder / top, ignore_errors=True)
-        (Path(place) / top).replace(folder / top)
-    return folder / top
+    raise DownloadError(f"{archive}: expected a folder {top} in it, found none. Remove it and fetch it again.")

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from odefend.errors import OdefendError
+from odefend.errors import DataError, OdefendError
 
 app = typer.Typer(
     name="odefend",
@@ -36,6 +36,8 @@ DataDir = Annotated[
 def use_data(folder: Path | None) -> None:
     """Let this process and those it starts find data sets in a folder."""
     if folder is not None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder. Name the one that folders of data sets, such as mnist, are in.")
         os.environ["ODEFEND_DATA"] = str(folder.absolute())
 
 
@@ -84,6 +86,10 @@ def train(
         int, typer.Option(min=1, help="Nodes; start the same command on each, as Fabric's launchers do.")
     ] = 1,
     strategy: Annotated[str, typer.Option(help="How devices share the work: auto, ddp, ...")] = "auto",
+    tampering: Annotated[
+        str | None,
+        typer.Option(help="For forensic recipes: what to detect, such as jpeg-60-444; the name then tells it."),
+    ] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -98,12 +104,12 @@ def train(
     from odefend.cli.training import run_train, run_trial
 
     use_data(data_dir)
-    changes = {"seed": seed, "epochs": epochs, "precision": precision}
+    changes = {"seed": seed, "epochs": epochs, "precision": precision, "tampering": tampering}
     changes = {key: value for key, value in changes.items() if value is not None}
-    if trial is not None:
-        run_trial(recipe, scale, changes, trial, quiet, as_json)
-        return
     fabric = {"accelerator": accelerator, "devices": devices, "num_nodes": nodes, "strategy": strategy}
+    if trial is not None:
+        run_trial(recipe, scale, changes, trial, fabric, quiet, as_json)
+        return
     run_train(recipe, scale, changes, out, fabric, quiet, as_json)
 
 

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from odefend.cli.output import console, print_json, show, table_json
 from odefend.cli.progress import showing
-from odefend.data import DATASETS, SOURCES, SPLITS, fetch, local_copy, wrong_files
-from odefend.errors import OdefendError, unknown
+from odefend.data import DATASETS, SOURCES, SPLITS, fetch, local_copy, unchecked_files, wrong_files
+from odefend.errors import DataError, OdefendError, unknown
 from odefend.report import Table
 
 
@@ -42,28 +42,41 @@ def run_check(names: list[str], as_json: bool) -> int:
     for name in names:
         if name not in ("digits", *SOURCES):
             raise unknown("data set", name, ("digits", *SOURCES))
-    found = [_checked(name) for name in names or [name for name in SOURCES if local_copy(name)]]
+    names = names or [name for name in SOURCES if local_copy(name)]
+    if not names:
+        raise DataError(
+            "data sets: expected one or more on this machine, found none. Fetch one: odefend data fetch mnist."
+        )
+    found = [_checked(name) for name in names]
     if as_json:
         print_json(found)
     else:
         rows = tuple((one["name"], one["where"], one["splits"], one["verdict"]) for one in found)
         note = "Splits: number of pictures and digest of ids, labels and pixels, the same on every machine."
         show(console(), Table("Data sets checked", ("name", "where", "splits", "verdict"), rows, note))
-    return int(any(one["verdict"] != "right" for one in found))
+    return int(not all(one["right"] for one in found))
 
 
 def _checked(name: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": name, "where": "scikit-learn", "splits": "", "verdict": "right"}
+    told: dict[str, Any] = {
+        "name": name,
+        "where": "scikit-learn",
+        "splits": "",
+        "verdict": "as published",
+        "right": True,
+    }
     try:
         if name in SOURCES:
             here = local_copy(name) or fetch(name)
             told["where"] = str(here)
-            wrong = wrong_files(name, here)
+            wrong, unchecked = wrong_files(name, here), unchecked_files(name, here)
+            if unchecked:
+                told["verdict"] = f"readable, but there is no checksum for {', '.join(unchecked)}"
             if wrong:
-                told["verdict"] = f"not as published: {', '.join(wrong)}"
+                told["verdict"], told["right"] = f"not as published: {', '.join(wrong)}", False
         for split in SPLITS:
             part = DATASETS[name](split)
             told["splits"] += f"{split} {len(part):,} ({part.digest}) "
     except OdefendError as error:
-        told["verdict"] = str(error)
+        told["verdict"], told["right"] = str(error), False
     return told

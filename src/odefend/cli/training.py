@@ -37,11 +37,13 @@ def run_train(
     )
 
 
-def run_trial(name: str, scale: str, changes: dict[str, Any], steps: int, quiet: bool, as_json: bool) -> None:
+def run_trial(
+    name: str, scale: str, changes: dict[str, Any], steps: int, fabric: dict[str, Any], quiet: bool, as_json: bool
+) -> None:
     """A few steps, and what they say of the whole."""
     recipe = read_recipe(name, scale, changes)
     with showing(quiet) as progress:
-        trial = try_out(recipe, steps, progress)
+        trial = try_out(recipe, steps, progress, **fabric)
     if as_json:
         print_json(
             {

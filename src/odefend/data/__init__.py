@@ -19,6 +19,7 @@ from odefend.data.mnist import mnist as mnist
 from odefend.data.sources import SOURCES as SOURCES
 from odefend.data.sources import fetch as fetch
 from odefend.data.sources import local_copy as local_copy
+from odefend.data.sources import unchecked_files as unchecked_files
 from odefend.data.sources import wrong_files as wrong_files
 from odefend.data.tamper import PUBLISHED as PUBLISHED
 from odefend.data.tamper import TAMPERINGS as TAMPERINGS

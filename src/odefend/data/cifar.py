@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from odefend.errors import DataError
 HELD_OUT = 5_000
 BATCH = 10_000
 PICTURE = 3 * 32 * 32
+LARGEST = 40_000_000
+MEMO = 100_000
+OPCODES = frozenset(
+    (
+        *("PROTO", "STOP", "GLOBAL", "REDUCE", "BUILD", "NONE", "NEWFALSE", "BININT", "BININT1", "BININT2"),
+        *("SHORT_BINSTRING", "BINSTRING", "EMPTY_DICT", "SETITEMS", "EMPTY_LIST", "APPENDS", "MARK"),
+        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    )
+)
+"""The instructions of pickle that the published batches are made of."""
 
 
 def cifar10(split: str, folder: Path | None = None) -> LabelledImages:
@@ -42,19 +53,34 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises DataError, which names the file, where it is not such a batch or holds anything that would be executed.
     """
     try:
-        content = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        pixels, labels = content[b"data"], content[b"labels"]
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise DataError(f"{path}: expected a batch of CIFAR-10, about 31 MB, got {size / 1e6:.0f} MB.")
+        packed = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    try:
+        _check_opcodes(packed)
+        content = _Reader(io.BytesIO(packed), encoding="bytes").load()
+        pixels, labels = content[b"data"].array(), content[b"labels"]
     # A damaged pickle raises whatever its first wrong byte happens to mean.
     except Exception as error:
         raise DataError(f"{path}: not a batch of CIFAR-10, or damaged ({error}). Fetch it again.") from error
-    array = pixels.array() if isinstance(pixels, _Array) else None
-    if array is None or array.shape != (BATCH, PICTURE) or not _are_labels(labels):
+    if pixels is None or not _are_labels(labels):
         raise DataError(f"{path}: expected {BATCH} pictures of {PICTURE} bytes, each with a label in 0..9, got others.")
-    return array.reshape(BATCH, 3, 32, 32), np.array(labels, dtype=np.int64)
+    return pixels.reshape(BATCH, 3, 32, 32), np.array(labels, dtype=np.int64)
+
+
+def _check_opcodes(packed: bytes) -> None:
+    """Raise UnpicklingError for an instruction that no batch of CIFAR-10 has, before any is carried out."""
+    for opcode, argument, _ in pickletools.genops(packed):
+        if opcode.name not in OPCODES:
+            raise pickle.UnpicklingError(f"it has an instruction {opcode.name}, which no batch of CIFAR-10 needs")
+        # The memo is an array as long as the largest number in it.
+        if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > MEMO:
+            raise pickle.UnpicklingError(f"it numbers an object {argument}, which no batch of CIFAR-10 needs")
 
 
 def _are_labels(labels: Any) -> bool:
@@ -63,6 +89,8 @@ def _are_labels(labels: Any) -> bool:
 
 class _Type:
     """Stands in for numpy's dtype: it remembers which one was asked for and does nothing."""
+
+    __slots__ = ("name",)
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
@@ -74,23 +102,25 @@ class _Type:
 class _Array:
     """Stands in for numpy's ndarray: it keeps what the pickle says of shape, type and bytes."""
 
+    __slots__ = ("state",)
+
+    def __init__(self, *_: Any) -> None:
+        self.state: Any = ()
+
     def __setstate__(self, state: Any) -> None:
-        _, self.shape, self.type, self.by_columns, self.content = state
+        self.state = state
 
     def array(self) -> np.ndarray | None:
-        """The array, where it is one of bytes as CIFAR-10 has it."""
-        known = isinstance(self.type, _Type) and self.type.name in (b"u1", "u1") and isinstance(self.content, bytes)
-        if not known or self.by_columns or len(self.content) != BATCH * PICTURE:
+        """The array (BATCH, PICTURE), where it is one of bytes as CIFAR-10 has it."""
+        _, shape, kind, by_columns, content = self.state
+        known = isinstance(kind, _Type) and kind.name in (b"u1", "u1") and isinstance(content, bytes)
+        if not known or by_columns or shape != (BATCH, PICTURE) or len(content) != BATCH * PICTURE:
             return None
-        return np.frombuffer(self.content, np.uint8).reshape(self.shape)
-
-
-def _array(*_: Any) -> _Array:
-    return _Array()
+        return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
 }

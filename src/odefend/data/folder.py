@@ -6,7 +6,7 @@ import torch
 
 from odefend.data.images import SPLITS, LabelledImages, check_split, shuffled
 from odefend.data.pictures import SUFFIXES, decode_all
-from odefend.errors import DataError
+from odefend.errors import DataError, InvalidInput
 
 SHARES = {"test": 0.1, "validation": 0.1, "train": 0.8}
 
@@ -19,34 +19,54 @@ def folder(
 
     size: what pictures are scaled to, (height, width) or one number for both; without it they must all have one size.
     Ids are the folder's name and the path within it, so that they stay when the folder moves elsewhere.
+
+    Raises DataError, which names the file or folder, where that is not what is there.
     """
     check_split(split)
-    path = Path(path)
+    wanted = (size, size) if isinstance(size, int) else size
+    if wanted and not all(isinstance(side, int) and 1 <= side <= 10_000 for side in wanted):
+        raise InvalidInput(f"size: expected one or two numbers of pixels, 1 ... 10,000, got {size}.")
+    path = Path(path).resolve()
     if not path.is_dir():
         raise DataError(f"{path}: no such folder.")
-    given = any((path / name).is_dir() for name in SPLITS)
-    place = path / split if given else path
-    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        raise DataError(f"{place}: expected pictures ({', '.join(SUFFIXES)}), found none.")
-    # Over all splits, so that a class has one number in each of them.
-    parents = [path / name for name in SPLITS if (path / name).is_dir()] or [path]
-    classes = sorted({inner.name for parent in parents for inner in parent.iterdir() if inner.is_dir()})
-    ids = tuple(f"{path.name}/{file.relative_to(path).as_posix()}" for file in files)
-    if not given:
-        kept = _share(ids, split)
-        files, ids = [files[i] for i in kept], tuple(ids[i] for i in kept)
-    labels = [classes.index(top) if (top := file.relative_to(place).parts[0]) in classes else 0 for file in files]
-    wanted = (size, size) if isinstance(size, int) else size
-    return LabelledImages(decode_all(files, wanted, grey=grey), torch.tensor(labels), ids)
+    parts = [path / name for name in SPLITS if (path / name).is_dir()]
+    files = {part: _pictures(part) for part in parts or [path]}
+    # Over all parts, so that a class has one number in each of them.
+    labels = _labels(files)
+    chosen = files.get(path / split, []) if parts else files[path]
+    ids = [f"{path.name}/{file.relative_to(path).as_posix()}" for file in chosen]
+    kept = list(range(len(ids))) if parts else _share(ids, split)
+    if not kept:
+        raise DataError(
+            f"{path / split if parts else path}: expected pictures ({', '.join(SUFFIXES)}) for the split {split}, found none."
+        )
+    return LabelledImages(
+        decode_all([chosen[i] for i in kept], wanted, grey=grey),
+        torch.tensor([labels[chosen[i]] for i in kept]),
+        tuple(ids[i] for i in kept),
+    )
 
 
-def _share(ids: tuple[str, ...], split: str) -> list[int]:
+def _pictures(place: Path) -> list[Path]:
+    return sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+
+
+def _labels(files: dict[Path, list[Path]]) -> dict[Path, int]:
+    """The class of each picture: the folder that it lies in below its part."""
+    tops = {file: file.relative_to(part).parts[:-1][:1] for part, inside in files.items() for file in inside}
+    classes = sorted(set(tops.values()))
+    if len(classes) > 1 and classes[0] == ():
+        stray = next(file for file, top in tops.items() if not top)
+        raise DataError(f"{stray}: lies beside folders of classes, in none of them. Move it into one.")
+    return {file: classes.index(top) for file, top in tops.items()}
+
+
+def _share(ids: list[str], split: str) -> list[int]:
     """Which of the pictures belong to the split."""
-    order, start = shuffled(ids), 0
+    order, start, part = shuffled(ids), 0, range(0)
     for name, share in SHARES.items():
-        stop = len(ids) if name == "train" else start + round(share * len(ids))
+        part = range(start, len(ids) if name == "train" else start + round(share * len(ids)))
         if name == split:
-            return sorted(order[start:stop])
-        start = stop
-    raise AssertionError(f"{split}: checked before")
+            break
+        start = part.stop
+    return sorted(order[i] for i in part)

@@ -51,9 +51,10 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
 
     Raises DataError, which names the file and what is wrong with it.
     """
-    bare = path.with_suffix("")
+    if not path.exists() and path.with_suffix("").exists():
+        path = path.with_suffix("")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.exists() else bare.read_bytes()
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (OSError, EOFError, zlib.error) as error:

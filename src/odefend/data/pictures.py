@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from odefend.download import cache
-from odefend.errors import DataError
+from odefend.errors import DataError, OutputError
 from odefend.files import make_folder, write_atomically
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm")
@@ -19,12 +21,15 @@ THREADS = 4
 
 
 def decode(path: Path, size: tuple[int, int] | None = None, *, grey: bool = False) -> np.ndarray:
-    """The picture as uint8 (C, H, W), with C = 3, or 1 if `grey`; scaled (bicubic) to `size` = (H, W) if that is given.
+    """The picture as uint8 (C, H, W), with C = 3, or 1 if `grey`, without its transparency if it has one; scaled (bicubic)
+    to `size` = (H, W) if that is given.
 
     Raises DataError, which names the file, where it is no picture, or truncated or damaged.
     """
     try:
         with Image.open(path) as picture:
+            if picture.mode[0] in "IF":
+                raise DataError(f"{path}: expected 8 bits for each channel, got more ({picture.mode}). Convert it.")
             picture = picture.convert("L" if grey else "RGB")
             if size and (picture.height, picture.width) != size:
                 picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
@@ -62,9 +67,10 @@ def decode_all(files: Sequence[Path], size: tuple[int, int] | None = None, *, gr
 
 
 def decode_once(name: str, files: Sequence[Path]) -> Tensor:
-    """As `decode_all`, kept in the cache under `name` and taken from there as long as the files have the same names and
-    sizes."""
-    listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
+    """As `decode_all`, kept in the cache under `name` and taken from there as long as the files have the same names, sizes
+    and times of change."""
+    facts = [(path, path.stat()) for path in files]
+    listing = "\n".join(f"{path.name} {fact.st_size} {fact.st_mtime_ns}" for path, fact in facts) + PIL.__version__
     kept = cache() / "decoded" / f"{name}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}.npy"
     if kept.exists():
         try:
@@ -72,11 +78,12 @@ def decode_once(name: str, files: Sequence[Path]) -> Tensor:
         except (OSError, ValueError, EOFError):  # a damaged cache is no loss
             kept.unlink(missing_ok=True)
     pixels = decode_all(files)
-    make_folder(kept.parent)
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
             np.save(file, pixels.numpy())
 
-    write_atomically(kept, write)
+    with suppress(OutputError):  # a cache that cannot be written is no loss
+        make_folder(kept.parent)
+        write_atomically(kept, write)
     return pixels

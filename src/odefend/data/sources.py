@@ -156,9 +156,15 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 
 def wrong_files(name: str, folder: Path) -> list[str]:
-    """The files of a data set that are not what its publisher published, by checksum, where it published one."""
+    """The files of a data set that are not what its publisher published, by checksum."""
     return [
         file
-        for file, md5 in SOURCES[name].files.items()
-        if md5 and (folder / file).exists() and hashlib.md5((folder / file).read_bytes()).hexdigest() != md5
+        for file in SOURCES[name].files
+        if file not in unchecked_files(name, folder)
+        and hashlib.md5((folder / file).read_bytes()).hexdigest() != SOURCES[name].files[file]
     ]
+
+
+def unchecked_files(name: str, folder: Path) -> list[str]:
+    """The files of a data set that have no published checksum to compare with, or are here without their compression."""
+    return [file for file, md5 in SOURCES[name].files.items() if not md5 or not (folder / file).exists()]

@@ -1,14 +1,15 @@
 """Tampering with pictures, by name; what is random in it is a function of seed and picture."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from odefend.data.images import shuffled
 from odefend.data.pictures import to_array, to_picture
-from odefend.data.tamperings import (
+from odefend.data.tampering_kinds import (
     JPEG,
     Blur,
     CopyMove,
@@ -94,23 +95,46 @@ def tamper(
     pixels: Tensor, ids: Sequence[str], how: Tampering | str, *, seed: int = 0, donors: Tensor | None = None
 ) -> Tensor:
     """Pictures uint8 (N, 1 or 3, H, W), tampered with; a picture's result depends on nothing but itself, its id, the
-    seed, and (for a splice) `donors`, uint8 pictures; by default the others of those given."""
+    seed, and (for a splice) what may be spliced in: `donors`, uint8 pictures, by default the others of those given, in
+    whatever order. Raises InvalidInput for anything else."""
     how = tampering(how) if isinstance(how, str) else how
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
         raise InvalidInput(
             f"pixels: expected uint8 pictures (N, 1 or 3, height, width), got {pixels.dtype} {tuple(pixels.shape)}."
         )
+    if len(ids) != len(pixels) or len(set(ids)) != len(ids):
+        raise InvalidInput(f"ids: expected {len(pixels)} different ones, one for each picture, got {len(set(ids))}.")
+    choose = _by_id(pixels, ids) if donors is None else _by_number(donors, pixels)
     changed = []
-    for i, (row, name) in enumerate(zip(pixels, ids, strict=True)):
+    for row, name in zip(pixels, ids, strict=True):
         draw = stream(seed, name, name_of(how))
-        donor = _donor(pixels, i, donors, draw) if isinstance(how, Splice) else row
+        donor = choose(name, draw) if isinstance(how, Splice) else row
         changed.append(to_array(how.apply(to_picture(row.numpy()), draw, to_picture(donor.numpy()))))
     return torch.from_numpy(np.stack(changed)) if changed else pixels
 
 
-def _donor(pixels: Tensor, row: int, donors: Tensor | None, draw: np.random.Generator) -> Tensor:
-    if donors is not None:
-        return donors[int(draw.integers(len(donors)))]
-    if len(pixels) < 2:
-        raise InvalidInput("donors: expected pictures to splice from, got none besides the one to tamper with.")
-    return pixels[(row + 1 + int(draw.integers(len(pixels) - 1))) % len(pixels)]
+_Choice = Callable[[str, np.random.Generator], Tensor]
+"""A donor for the picture with this id."""
+
+
+def _by_number(donors: Tensor, pixels: Tensor) -> _Choice:
+    if donors.dtype != torch.uint8 or donors.ndim != 4 or donors.shape[1] != pixels.shape[1] or not len(donors):
+        raise InvalidInput(
+            f"donors: expected one or more uint8 pictures with {pixels.shape[1]} channels, got {donors.dtype} "
+            f"{tuple(donors.shape)}."
+        )
+    return lambda _, draw: donors[int(draw.integers(len(donors)))]
+
+
+def _by_id(pixels: Tensor, ids: Sequence[str]) -> _Choice:
+    """Donors in an order of their ids alone, so that the order of the pictures does not matter."""
+    order = shuffled(ids)
+
+    def choose(name: str, draw: np.random.Generator) -> Tensor:
+        if len(ids) < 2:
+            raise InvalidInput("donors: expected pictures to splice from, got none besides the one to tamper with.")
+        chosen = order[int(draw.integers(len(order) - 1))]
+        # The last one stands in for the picture itself, which is not spliced with itself.
+        return pixels[chosen if ids[chosen] != name else order[-1]]
+
+    return choose

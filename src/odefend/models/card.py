@@ -23,7 +23,7 @@ class Epoch(BaseModel):
     model_config = ConfigDict(extra="forbid")
     images: int = Field(description="training images seen so far")
     seconds: float = Field(description="time spent so far, in training and in validation")
-    learning_rate: float
+    learning_rate: float = Field(description="of its last step")
     loss: float = Field(description="mean over the pass")
     validation_accuracy: float
     validation_loss: float
@@ -39,6 +39,10 @@ class Card(BaseModel):
     options: dict[str, Any]
     parameters: int
     tolerance: float | None = Field(description="solver tolerance in training; null for nets without a solver")
+    solver: dict[str, Any] = Field(
+        default={},
+        description="what else decides the solution, where it is not the default: method, step, t1, end, ...",
+    )
     data: str
     data_digest: str
     recipe: dict[str, Any]
@@ -52,5 +56,5 @@ class Card(BaseModel):
     test_accuracy: Measured
     accuracy_at: dict[str, Measured] = Field(default={}, description="test accuracy by solver tolerance (ODE nets)")
     mean_nfe: dict[str, float] = Field(description="mean evaluations of the field per test image, by tolerance")
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(description="code: digests of the sources that trained it, in turn")
     sha256: str = ""

@@ -39,8 +39,9 @@ def load(name: str | Path) -> Classifier:
 
 def weights_of(name: str) -> Path | None:
     """The weights of a net of the zoo, if they are on this machine."""
-    if not (ZOO / f"{name}.json").exists():
-        raise unknown("trained net", name, [path.stem for path in ZOO.glob("*.json")])
+    known = [path.stem for path in ZOO.glob("*.json")]
+    if name not in known:
+        raise unknown("trained net", name, known)
     places = (ZOO / f"{name}.safetensors", cache() / "zoo" / f"{name}.safetensors")
     return next((place for place in places if place.is_file()), None)
 

@@ -86,6 +86,6 @@ def _build(card: Card, weights: Path) -> Classifier:
             f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {str(error).splitlines()[0]}"
         ) from error
     if isinstance(net, ODENet) and card.tolerance is not None:
-        net = net.at(card.tolerance)
+        net = net.at(card.tolerance, **card.solver)
     net.card = card
     return net.eval()

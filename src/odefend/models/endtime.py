@@ -11,6 +11,7 @@ from odefend.errors import InvalidInput
 from odefend.models.classifier import Prediction
 from odefend.models.layers import Normalize, check_width, group_norm
 from odefend.models.odenet import ODENet
+from odefend.models.resnet import ResNet
 from odefend.rng import content_ids, uniform
 from odefend.tensors import Images, State
 
@@ -30,6 +31,14 @@ class StillField(nn.Module):
         for norm, conv in zip(self.norms, self.convs, strict=False):
             x = conv(F.relu_(norm(x)))
         return self.norms[4](x)
+
+
+class StillResidual(StillField):
+    """x + f(x)."""
+
+    def forward(self, x: State) -> State:  # type: ignore[override]
+        """The state after the block."""
+        return x + super().forward(x.new_zeros(len(x)), x)
 
 
 class RandomPool(nn.Module):
@@ -89,6 +98,16 @@ def end_time(
     first, last = ends if len(ends) == 2 else (0.0, 0.0)
     if not 0 < first <= last:
         raise InvalidInput(f"ends: expected two end times, 0 < first <= last, got {ends}.")
-    head = nn.Sequential(nn.Flatten(), nn.Linear(POOLED * POOLED * width, classes))
-    stem = RandomPoolStem(in_channels, width)
-    return EndTimeNet(stem, StillField(width), head, ends=(first, last), in_channels=in_channels, classes=classes)
+    parts = RandomPoolStem(in_channels, width), StillField(width), _head(width, classes)
+    return EndTimeNet(*parts, ends=(first, last), in_channels=in_channels, classes=classes)
+
+
+def end_time_matched(in_channels: int = 1, width: int = 16, classes: int = 10) -> ResNet:
+    """The same with one residual block of the field's shape in the ODE block's place."""
+    check_width(width)
+    parts = RandomPoolStem(in_channels, width), StillResidual(width), _head(width, classes)
+    return ResNet(*parts, in_channels=in_channels, classes=classes)
+
+
+def _head(width: int, classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(POOLED * POOLED * width, classes))

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from odefend.models.classifier import Classifier
 from odefend.models.convolutional import lenet5, resnet14
-from odefend.models.endtime import end_time
-from odefend.models.forensic import forensic
+from odefend.models.endtime import end_time, end_time_matched
+from odefend.models.forensic import forensic, forensic_matched
 from odefend.models.odenet import mix, oon
 from odefend.models.resnet import mix_matched, oon_matched, res
 
@@ -16,7 +16,9 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "mix-matched": mix_matched,
     "oon-matched": oon_matched,
     "forensic": forensic,
+    "forensic-matched": forensic_matched,
     "end-time": end_time,
+    "end-time-matched": end_time_matched,
     "lenet5": lenet5,
     "resnet14": resnet14,
 }

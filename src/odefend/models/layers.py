@@ -60,6 +60,10 @@ class ODEField(nn.Module):
 
     def evaluate(self, t: Tensor, x: State, *folded: tuple[Tensor, Tensor]) -> State:
         """dx/dt, with what `fold` gives for each of the two convolutions."""
+        # Under mixed precision norms would run, and be stored, in the state's float32: half as fast, and no more exact.
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
         # The ReLU is in place: a norm's backward pass does not need its output.
         x = self.conv1(t, self.activation(self.norm1(x)), folded[0])
         x = self.conv2(t, self.activation(self.norm2(x)), folded[1])
@@ -89,14 +93,14 @@ class PreparedField(nn.Module):
 class ResidualField(nn.Module):
     """x + f(x) with f of the shape of `ODEField` but for the time: what a matched ResNet has in an ODE block's place."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, activation: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
         self.body = nn.Sequential(
             group_norm(channels),
-            nn.ReLU(),
+            activation(),
             nn.Conv2d(channels, channels, 3, padding=1),
             group_norm(channels),
-            nn.ReLU(),
+            activation(),
             nn.Conv2d(channels, channels, 3, padding=1),
             group_norm(channels),
         )

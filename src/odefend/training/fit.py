@@ -1,5 +1,6 @@
 """Training: one readable loop over Lightning Fabric that can be killed at any step."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,43 +11,50 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from odefend.data import LabelledImages, as_floats
-from odefend.errors import InvalidInput
+from odefend.errors import CheckpointError, InvalidInput, OdefendError
 from odefend.files import make_folder
 from odefend.models import MODELS, Classifier, ODENet, save
+from odefend.models.checkpoint import read_card, sha256
 from odefend.progress import Progress, Silent
 from odefend.rng import stream
 from odefend.training.augment import DRAWS, augment
-from odefend.training.measure import loss_of, make_card, predict, split_of
+from odefend.training.measure import as_judged, loss_of, make_card, predict, split_of
 from odefend.training.recipe import Recipe
 from odefend.training.schedules import LearningRate, make_optimizer
 from odefend.training.state import Saver, State
+
+# It would tell the precision, which the recipe tells.
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devices: Any) -> Path:
     """Train by a recipe; returns the path of the weights, `folder`/NAME.safetensors, with the card beside them.
 
-    About once a minute and after each epoch the state is written to `folder`/NAME.state; a training that was stopped, in
-    whatever way, goes on from there and ends with the same weights (same device and number of threads).
+    A training that is finished is not repeated. About once a minute and after each epoch the state is written to
+    `folder`/NAME.state; a training that was stopped, in whatever way, goes on from there and ends with the same weights (same
+    device and number of threads).
 
     devices: Fabric's own arguments, `accelerator`, `devices`, `num_nodes`, `strategy`; default: one device, the best there
     is. Steps, and so results, differ between numbers of devices by rounding and by the draws of dropout.
 
-    Raises CheckpointError where the state in the folder belongs to another recipe, OutputError where the folder cannot be
-    written, and what the data set raises where it is not to be had.
+    Raises CheckpointError where what is in the folder belongs to another recipe, OutputError where the folder cannot be
+    written, InvalidInput where recipe, net, data and devices do not fit together, and what the data set raises where it is
+    not to be had.
     """
     folder = make_folder(folder)
-    fabric = Fabric(**({"accelerator": "auto", "devices": 1} | devices), precision=recipe.precision)
+    weights = folder / f"{recipe.name}.safetensors"
+    if _finished(recipe, weights):
+        return weights
+    fabric = _fabric(recipe, devices)
     fabric.launch()
     progress = progress if progress and fabric.is_global_zero else Silent()
     saver = Saver(folder / f"{recipe.name}.state", recipe)
     with torch.random.fork_rng():
         training = _Training(recipe, fabric, saver)
         training.run(progress)
-    weights = folder / f"{recipe.name}.safetensors"
     if fabric.is_global_zero:
-        state, net = training.state, training.kept()
-        card = make_card(net, recipe, state.history, state.seconds, _named(fabric), progress)
-        save(net, card, folder / recipe.name)
+        net = training.kept()
+        save(net, make_card(net, recipe, training.state, _named(fabric), progress), folder / recipe.name)
         saver.remove()
     fabric.barrier()
     return weights
@@ -67,13 +75,13 @@ class Trial:
         return self.seconds * self.steps
 
 
-def try_out(recipe: Recipe, steps: int, progress: Progress | None = None) -> Trial:
-    """Run the first few steps of a recipe, and tell how long all of them would take. Nothing is written.
-
-    Raises InvalidInput where an epoch has no more than that many steps.
+def try_out(recipe: Recipe, steps: int, progress: Progress | None = None, **devices: Any) -> Trial:
+    """Run the first few steps of a recipe, and tell how long all of them would take; `devices` as for `train`. Nothing is
+    written. Raises InvalidInput where an epoch has no more than that many steps.
     """
-    progress = progress or Silent()
-    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    fabric = _fabric(recipe, devices)
+    fabric.launch()
+    progress = progress if progress and fabric.is_global_zero else Silent()
     with torch.random.fork_rng():
         training = _Training(recipe, fabric, None)
         if not 0 < steps < training.batches:
@@ -86,6 +94,50 @@ def try_out(recipe: Recipe, steps: int, progress: Progress | None = None) -> Tri
             times.append(time.perf_counter() - began)
             progress.advance(done + 1, f"{times[-1]:.2f} s a step")
     return Trial(sum(times[1:]) / steps, recipe.epochs * training.batches, _named(fabric), loss)
+
+
+def _fabric(recipe: Recipe, devices: dict[str, Any]) -> Fabric:
+    try:
+        return Fabric(**({"accelerator": "auto", "devices": 1} | devices), precision=recipe.precision)
+    except Exception as error:  # it raises whatever its parts do
+        raise InvalidInput(f"devices: Lightning Fabric cannot use {devices}: {str(error).splitlines()[0]}") from error
+
+
+def _finished(recipe: Recipe, weights: Path) -> bool:
+    """Whether this training has been done before. Raises CheckpointError where another one has taken its place."""
+    if not weights.with_suffix(".json").exists():
+        return False
+    card = read_card(weights.with_suffix(".json"))
+    if card.recipe != recipe.model_dump(mode="json") or not weights.exists() or sha256(weights) != card.sha256:
+        raise CheckpointError(
+            f"{weights}: is damaged, or was trained with other settings. Choose another folder, or remove it and its card."
+        )
+    return True
+
+
+def _build(recipe: Recipe, data: LabelledImages) -> Classifier:
+    """The untrained net. Raises InvalidInput where recipe, net and data do not fit together."""
+    try:
+        net = MODELS[recipe.model](**recipe.options)
+        if isinstance(net, ODENet):
+            net = net.at(recipe.tolerance, **recipe.solver)
+        with torch.no_grad():
+            net.eval()(data[:2].images)
+    except OdefendError:
+        raise
+    except Exception as error:  # whatever torch raises for arguments and shapes
+        raise InvalidInput(
+            f"{recipe.name}: the net {recipe.model!r} with {recipe.options} cannot take the pictures of {recipe.data}, "
+            f"{tuple(data.pixels.shape[1:])}: {str(error).splitlines()[0]}"
+        ) from error
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= net.classes:
+        raise InvalidInput(
+            f"{recipe.name}: expected labels 0 ... {net.classes - 1}, got {low} ... {high} in {recipe.data}."
+        )
+    if recipe.loss == "binary" and net.classes != 2:
+        raise InvalidInput(f"{recipe.name}: the binary loss needs a net with two classes, got {net.classes}.")
+    return net
 
 
 def _named(fabric: Fabric) -> str:
@@ -103,9 +155,7 @@ class _Training:
         self.order: tuple[int, tuple[Tensor, ...]] | None = None  # an epoch, and its batches
         self.batches = -(-len(self.data) // recipe.batch_size)
         self._seed("weights")
-        net = MODELS[recipe.model](**recipe.options)
-        if isinstance(net, ODENet):
-            net = net.at(recipe.tolerance, **recipe.solver)
+        net = _build(recipe, self.data)
         optimizer = make_optimizer(net, recipe)
         rate = LearningRate(optimizer, recipe, self.batches)
         # Before the state is read back: precision and device decide what the tensors in it become.
@@ -115,6 +165,7 @@ class _Training:
         self.net: Classifier = net
         self.rate = rate
         self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
+        self.state.begin()
 
     def run(self, progress: Progress) -> None:
         """Go on to the end of the last epoch."""
@@ -144,7 +195,7 @@ class _Training:
             progress.advance(state.epoch * self.batches + state.step, self._note())
         accuracy, loss = self._validate()
         self.rate.epoch(accuracy)
-        state.end_epoch(len(self.data), self.optimizer.param_groups[0]["lr"], accuracy, loss)
+        state.end_epoch(len(self.data), accuracy, loss)
         score = {"best-accuracy": accuracy, "best-loss": -loss}.get(recipe.keep)
         if score is not None and score > state.best_score:
             state.best_score, state.best = score, _copied(self.net)
@@ -184,6 +235,7 @@ class _Training:
         fabric.backward(total * (world / len(rows)))
         if recipe.gradient_clip:
             fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.gradient_clip)
+        self.state.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.rate.step()
@@ -193,7 +245,7 @@ class _Training:
         """(accuracy, mean loss) on the validation split, in the precision that nets are judged in."""
         share = torch.arange(len(self.held_out))[self.fabric.global_rank :: self.fabric.world_size]
         mine: LabelledImages = self.held_out[share]
-        said = predict(self.net.eval(), mine)
+        said = predict(as_judged(self.net.eval(), self.recipe), mine)
         found = torch.stack(
             [said.correct(mine.labels).sum().double(), loss_of(self.recipe, said.logits, mine.labels).double()]
         )

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from odefend.data import DATASETS, LabelledImages
+from odefend.errors import InvalidInput
 from odefend.intervals import rate
-from odefend.models import Card, Classifier, Epoch, Measured, ODENet, Prediction, count_parameters, join
+from odefend.models import Card, Classifier, Measured, ODENet, Prediction, count_parameters, join
 from odefend.progress import Progress
 from odefend.training.recipe import Recipe
+from odefend.training.state import State
 from odefend.version import VERSION
 
 NFE_TOLERANCES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -21,9 +23,23 @@ ACCURACY_TOLERANCES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 BATCH = 500
 
 
+HOW_NOT_WHAT = ("gradient", "adjoint_tolerance", "coupling", "compiled")
+"""Solver settings of a training that do not belong to the trained net."""
+
+
 def split_of(recipe: Recipe, split: str) -> LabelledImages:
     """One of the splits that the recipe names: the whole of it, or the first of its images if it says so."""
-    return DATASETS[recipe.data](split, **recipe.data_options)[: recipe.images]
+    try:
+        return DATASETS[recipe.data](split, **recipe.data_options)[: recipe.images]
+    except TypeError as error:  # an option is missing, or of another type
+        raise InvalidInput(f"data_options: wrong for the data set {recipe.data!r}: {error}.") from error
+
+
+def as_judged(net: Classifier, recipe: Recipe, tolerance: float | None = None) -> Classifier:
+    """The net as it is judged and will be loaded: each image solved on its own, at the recipe's tolerance or another."""
+    if not isinstance(net, ODENet):
+        return net
+    return net.at(tolerance or recipe.tolerance, coupling="sample", gradient="unrolled", adjoint_tolerance=None)
 
 
 def loss_of(recipe: Recipe, logits: Tensor, labels: Tensor) -> Tensor:
@@ -40,9 +56,7 @@ def predict(net: Classifier, data: LabelledImages) -> Prediction:
     return join([net.predict(data[i : i + BATCH].images.to(dtype)) for i in range(0, len(data), BATCH)])
 
 
-def make_card(
-    net: Classifier, recipe: Recipe, history: list[Epoch], seconds: float, device: str, progress: Progress
-) -> Card:
+def make_card(net: Classifier, recipe: Recipe, state: State, device: str, progress: Progress) -> Card:
     """The card of a net just trained: accuracy on the test split with its interval, and, for an ODE net, accuracy and
     NFE by tolerance."""
     train, test = split_of(recipe, "train"), split_of(recipe, "test")
@@ -51,15 +65,14 @@ def make_card(
     accuracy, nfe = {}, {}
     if isinstance(net, ODENet):
         for done, tolerance in enumerate(ACCURACY_TOLERANCES):
-            accuracy[f"{tolerance:g}"] = _measured(net.at(tolerance), test, recipe, tolerance)
+            accuracy[f"{tolerance:g}"] = _measured(as_judged(net, recipe, tolerance), test, recipe, tolerance)
             progress.advance(done + 1)
         for done, tolerance in enumerate(NFE_TOLERANCES, len(ACCURACY_TOLERANCES)):
-            said = predict(net.at(tolerance), test[:NFE_IMAGES])
+            said = predict(as_judged(net, recipe, tolerance), test[:NFE_IMAGES])
             nfe[f"{tolerance:g}"] = round(said.nfe.double().mean().item(), 2)
             progress.advance(done + 1)
-        net = net.at(recipe.tolerance)
     known = accuracy.get(f"{recipe.tolerance:g}") if is_ode else None
-    right = known or _measured(net, test, recipe, recipe.tolerance if is_ode else None)
+    right = known or _measured(as_judged(net, recipe), test, recipe, recipe.tolerance if is_ode else None)
     progress.advance(len(accuracy) + len(nfe) or 1)
     return Card(
         name=recipe.name,
@@ -67,27 +80,30 @@ def make_card(
         options=recipe.options,
         parameters=count_parameters(net),
         tolerance=recipe.tolerance if is_ode else None,
+        solver={name: value for name, value in recipe.solver.items() if name not in HOW_NOT_WHAT} if is_ode else {},
         data=recipe.data,
         data_digest=train.digest,
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
         epochs=recipe.epochs,
         images_seen=recipe.epochs * len(train),
-        wall_seconds=round(seconds, 1),
+        wall_seconds=round(state.seconds, 1),
         device=device,
         threads=torch.get_num_threads(),
-        history=history,
+        history=state.history,
         test_accuracy=right,
         accuracy_at=accuracy,
         mean_nfe=nfe,
-        versions={"odefend": VERSION, "torch": torch.__version__, "python": platform.python_version()},
+        versions={"odefend": VERSION, "torch": torch.__version__, "python": platform.python_version()}
+        | {"code": " ".join(state.code)},
     )
 
 
 def _measured(net: Classifier, test: LabelledImages, recipe: Recipe, tolerance: float | None) -> Measured:
     right = int(predict(net, test).correct(test.labels).sum())
     share = rate(right, len(test))
-    settings = f"test split of {recipe.data}, float32" + ("" if tolerance is None else f", tolerance {tolerance:g}")
+    part = "test split" if recipe.images is None else f"first {len(test)} of the test split"
+    settings = f"{part} of {recipe.data}, float32" + ("" if tolerance is None else f", tolerance {tolerance:g}")
     return Measured(
         successes=right, images=len(test), rate=share.value, low=share.low, high=share.high, settings=settings
     )

@@ -57,7 +57,7 @@ class Steps(_Settings):
 
     name: Literal["steps"]
     factor: float = Field(gt=0, lt=1)
-    at: tuple[int, ...]
+    at: tuple[Annotated[int, Field(ge=1)], ...]
 
 
 Schedule = Annotated[OneCycle | Constant | Plateau | Cosine | Steps, Field(discriminator="name")]
@@ -81,7 +81,7 @@ class Recipe(_Settings):
     options: dict[str, Any] = Field(default={}, description="arguments of the model, such as width")
     data: str = Field(description="one of odefend.DATASETS")
     data_options: dict[str, Any] = Field(default={}, description="arguments of the data set, such as tampering")
-    images: int | None = Field(default=None, ge=2, description="train on the first so many only, for trials")
+    images: int | None = Field(default=None, ge=2, description="use the first so many of each split only, for trials")
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=64, ge=2, description="images per step, over all devices")
     optimizer: Literal["adamw", "adam", "sgd"] = Field(
@@ -114,8 +114,9 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str, scale: str = "desk", overrides: dict[str, Any] | None = None) -> Recipe:
     """A recipe by the name of a shipped one or the path of a TOML file, at a scale, with some keys replaced.
 
-    A file may have a table for each of the `SCALES`, whose keys replace those above it. At another scale than desk, and
-    with another seed than the recipe's, the name says so ("mnist-oon-paper-seed7"), unless it is replaced too.
+    A file may have a table for each of the `SCALES`, whose keys replace those above it. `overrides` are keys of a recipe, and
+    "tampering" for that of `data_options`. At another scale than desk, and with another seed or tampering than the recipe's,
+    the name says so ("mnist-oon-paper-seed7"), unless it is replaced too.
 
     Raises UnknownName for an unknown recipe, scale, key, model or data set (with the nearest name) and InvalidInput for a
     value out of range or a file that is not TOML.
@@ -126,8 +127,14 @@ def read_recipe(name: str, scale: str = "desk", overrides: dict[str, Any] | None
     at_scales = {one: values.pop(one, None) for one in SCALES}
     if scale != "desk" and at_scales[scale] is None:
         raise InvalidInput(f"{path}: expected a table [{scale}] for that scale, found none. Choose --scale desk.")
-    values |= (at_scales[scale] or {}) | {"scale": scale}
-    return _checked(path, _renamed(values, overrides or {}) | (overrides or {}))
+    chosen = at_scales[scale] or {}
+    if not isinstance(chosen, dict):
+        raise InvalidInput(f"{path}: {scale}: expected a table [{scale}], got {chosen!r}.")
+    values |= chosen | {"scale": scale}
+    changes = dict(overrides or {})
+    if tampering := changes.pop("tampering", None):
+        changes["data_options"] = values.get("data_options", {}) | {"tampering": tampering}
+    return _checked(path, _renamed(values, changes, tampering) | changes)
 
 
 def scales_of(name: str) -> tuple[str, ...]:
@@ -149,8 +156,9 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
         raise InvalidInput(f"{path}: expected a TOML file with a recipe: {error}") from error
 
 
-def _renamed(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    suffix = "" if values["scale"] == "desk" else f"-{values['scale']}"
+def _renamed(values: dict[str, Any], overrides: dict[str, Any], tampering: str | None) -> dict[str, Any]:
+    suffix = f"-{tampering}" if tampering else ""
+    suffix += "" if values["scale"] == "desk" else f"-{values['scale']}"
     if overrides.get("seed", usual := values.get("seed", Recipe.model_fields["seed"].default)) != usual:
         suffix += f"-seed{overrides['seed']}"
     return values | {"name": f"{values['name']}{suffix}"} if "name" in values else values
@@ -175,11 +183,14 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
             raise unknown(kind, chosen, family)
         known = signature(family[chosen]).parameters
         for option in options:
-            if option not in known:
-                raise unknown(f"option of the {kind} {chosen!r},", option, known)
-    settings = [field.name for field in fields(SolverSettings)]
+            if option not in known or option == "split":
+                raise unknown(f"option of the {kind} {chosen!r},", option, [one for one in known if one != "split"])
+    settings = [field.name for field in fields(SolverSettings) if field.name != "tolerance"]
     for setting in recipe.solver:
         if setting not in settings:
             raise unknown("solver setting", setting, settings)
-    SolverSettings(**recipe.solver)  # raises for wrong values
+    try:
+        SolverSettings(**recipe.solver)  # raises for wrong values
+    except TypeError as error:
+        raise InvalidInput(f"{path}: solver: {error}") from error
     return recipe

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules by a recipe."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -47,11 +48,17 @@ class LearningRate:
     def step(self) -> None:
         """A batch has been learnt."""
         if self.by_step:
-            self.scheduler.step()
+            self._advance()
 
     def epoch(self, accuracy: float) -> None:
         """An epoch has been learnt, with this accuracy on the validation split."""
         if self.by_accuracy:
             self.scheduler.step(accuracy)
         elif not self.by_step:
+            self._advance()
+
+    def _advance(self) -> None:
+        with warnings.catch_warnings():
+            # torch counts the optimizer's steps from when it was made, and so miscounts in a resumed training.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             self.scheduler.step()

@@ -15,6 +15,7 @@ from odefend.errors import CheckpointError, OutputError
 from odefend.files import write_atomically
 from odefend.models import Epoch
 from odefend.training.recipe import Recipe
+from odefend.version import code_digest
 
 SAVE_EVERY = 60.0
 """Seconds between writings of the state within an epoch."""
@@ -29,6 +30,8 @@ class State:
     seconds: float = 0.0
     loss: float = 0.0  # summed over the current epoch's images
     history: list[Epoch] = field(default_factory=list)
+    learning_rate: float = 0.0  # of the latest step
+    code: list[str] = field(default_factory=list)  # digests of the sources that have run it
     best_score: float = float("-inf")
     best: dict[str, Tensor] = field(default_factory=dict)
     began: float = 0.0
@@ -47,7 +50,12 @@ class State:
         now = time.perf_counter()
         self.seconds, self.began = self.seconds + now - self.began, now
 
-    def end_epoch(self, images: int, rate: float, accuracy: float, loss: float) -> None:
+    def begin(self) -> None:
+        """Write down which sources go on from here."""
+        if code_digest() not in self.code:
+            self.code.append(code_digest())
+
+    def end_epoch(self, images: int, accuracy: float, loss: float) -> None:
         """Write down what the epoch brought, and begin the next."""
         self.tick()
         self.epoch += 1
@@ -55,7 +63,7 @@ class State:
             Epoch(
                 images=self.epoch * images,
                 seconds=round(self.seconds, 1),
-                learning_rate=rate,
+                learning_rate=self.learning_rate,
                 loss=self.loss / images,
                 validation_accuracy=accuracy,
                 validation_loss=loss,

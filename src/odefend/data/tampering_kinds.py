@@ -35,7 +35,7 @@ class Median:
     family: ClassVar[str] = "median"
 
     def __post_init__(self) -> None:
-        _expect(self.size >= 3 and self.size % 2 == 1, "size", "an odd number from 3", self.size)
+        _expect(3 <= self.size <= 99 and self.size % 2 == 1, "size", "an odd number, 3 ... 99", self.size)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         return picture.filter(ImageFilter.MedianFilter(self.size))
@@ -49,7 +49,7 @@ class Mean:
     family: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
-        _expect(self.size >= 3 and self.size % 2 == 1, "size", "an odd number from 3", self.size)
+        _expect(3 <= self.size <= 99 and self.size % 2 == 1, "size", "an odd number, 3 ... 99", self.size)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         return picture.filter(ImageFilter.BoxBlur(self.size // 2))
@@ -67,14 +67,14 @@ class Equalize:
 
 @dataclass(frozen=True)
 class JPEG:
-    """Compressed at a quality of 1 ... 95, colour subsampled as "444" (not), "422" or "420", and decoded again."""
+    """Compressed at a quality of 1 ... 100, colour subsampled as "444" (not), "422" or "420", and decoded again."""
 
     quality: int
     subsampling: str = "444"
     family: ClassVar[str] = "jpeg"
 
     def __post_init__(self) -> None:
-        _expect(1 <= self.quality <= 95, "quality", "1 ... 95", self.quality)
+        _expect(1 <= self.quality <= 100, "quality", "1 ... 100", self.quality)
         if self.subsampling not in SUBSAMPLINGS:
             raise unknown("subsampling", self.subsampling, SUBSAMPLINGS)
 
@@ -108,7 +108,7 @@ class Resize:
     family: ClassVar[str] = "resize"
 
     def __post_init__(self) -> None:
-        _expect(0 < self.factor <= 16 and self.factor != 1, "factor", "above 0, at most 16, not 1", self.factor)
+        _expect(0.01 <= self.factor <= 16 and self.factor != 1, "factor", "0.01 ... 16, not 1", self.factor)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         small = tuple(max(1, round(side * self.factor)) for side in picture.size)
@@ -125,7 +125,7 @@ class Rotate:
     family: ClassVar[str] = "rotate"
 
     def __post_init__(self) -> None:
-        _expect(0 < self.degrees <= 45, "degrees", "above 0, at most 45", self.degrees)
+        _expect(0.01 <= self.degrees <= 45, "degrees", "0.01 ... 45", self.degrees)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         angle = np.deg2rad(self.degrees) * (1 if draw.random() < 0.5 else -1)
@@ -146,7 +146,7 @@ class Blur:
     family: ClassVar[str] = "blur"
 
     def __post_init__(self) -> None:
-        _expect(self.sigma > 0, "sigma", "above 0", self.sigma)
+        _expect(0.01 <= self.sigma <= 100, "sigma", "0.01 ... 100", self.sigma)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         return picture.filter(ImageFilter.GaussianBlur(self.sigma))
@@ -160,7 +160,7 @@ class Noise:
     family: ClassVar[str] = "noise"
 
     def __post_init__(self) -> None:
-        _expect(self.sigma > 0, "sigma", "above 0", self.sigma)
+        _expect(0.01 <= self.sigma <= 100, "sigma", "0.01 ... 100", self.sigma)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         pixels = np.asarray(picture, np.float64)
@@ -176,7 +176,7 @@ class Sharpen:
     family: ClassVar[str] = "sharpen"
 
     def __post_init__(self) -> None:
-        _expect(self.percent > 0, "percent", "above 0", self.percent)
+        _expect(1 <= self.percent <= 1000, "percent", "1 ... 1000", self.percent)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         return picture.filter(ImageFilter.UnsharpMask(2, self.percent, 0))
@@ -190,7 +190,7 @@ class Gamma:
     family: ClassVar[str] = "gamma"
 
     def __post_init__(self) -> None:
-        _expect(self.gamma > 0 and self.gamma != 1, "gamma", "above 0, not 1", self.gamma)
+        _expect(0.01 <= self.gamma <= 100 and self.gamma != 1, "gamma", "0.01 ... 100, not 1", self.gamma)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         table = np.rint(255 * (np.arange(256) / 255) ** self.gamma).astype(int).tolist()
@@ -206,11 +206,13 @@ class CopyMove:
 
     def __post_init__(self) -> None:
         # Above a third there may be no place beside the first.
-        _expect(0 < self.share <= 1 / 3, "share", "above 0, at most 1/3", self.share)
+        _expect(0.01 <= self.share <= 1 / 3, "share", "0.01 ... 1/3", self.share)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         changed = picture.copy()
         width, height = (max(1, int(side * self.share)) for side in picture.size)
+        if min(picture.size) < 3:
+            raise InvalidInput(f"picture: expected at least 3x3 pixels, got {picture.width}x{picture.height}.")
         left, top = _corner(picture, width, height, draw)
         x, y = _corner(picture, width, height, draw)
         # Along one axis the places do not overlap, along the other they may.
@@ -230,7 +232,7 @@ class Splice:
     family: ClassVar[str] = "splice"
 
     def __post_init__(self) -> None:
-        _expect(0 < self.share < 1, "share", "above 0, below 1", self.share)
+        _expect(0.01 <= self.share <= 0.99, "share", "0.01 ... 0.99", self.share)
 
     def apply(self, picture: Image.Image, draw: np.random.Generator, donor: Image.Image) -> Image.Image:
         changed = picture.copy()
