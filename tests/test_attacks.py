@@ -7,9 +7,9 @@ import torch
 from toys import Linear, pictures, small_ode_net
 
 import odefend
-from odefend.attacks import BIM, FGSM, PGD, CarliniWagner
-from odefend.attacks.losses import cross_entropy, margin
-from odefend.errors import InvalidInput
+from odefend.attacks import BIM, FGSM, LOSSES, PGD, CarliniWagner, DeepFool
+from odefend.attacks.losses import cross_entropy, logits_ratio, margin
+from odefend.errors import InvalidInput, UnknownName
 from odefend.norms import L2, LINF, NORMS, RMS
 from odefend.solver import Status
 
@@ -26,6 +26,10 @@ ATTACKS = [
         )
     ),
     PGD(0.1, steps=3, restarts=2),
+    PGD(0.1, steps=3, restarts=2, loss="margin", momentum=0.9, random_start=False),
+    BIM(0.1, steps=3, momentum=1.0),
+    DeepFool(steps=4),
+    DeepFool(LINF, steps=4, candidates=3),
     SHORT_CW,
 ]
 
@@ -36,12 +40,12 @@ def linear(classes=3, pixels=64, seed=0):
     return Linear(weight, torch.zeros(classes, dtype=torch.float64)).eval()
 
 
-def boundary_distance(net, images, labels):
-    """The exact L2 distance to the nearest other class, for images far from the box's edge."""
+def boundary_distance(net, images, labels, dual=2):
+    """The exact L2 distance (L-inf with dual=1) to the nearest other class, for images far from the box's edge."""
     logits = net(images)
     gaps = []
     for other in range(net.classes):
-        width = (net.weight[labels] - net.weight[other]).norm(dim=1)
+        width = (net.weight[labels] - net.weight[other]).norm(p=dual, dim=1)
         gap = (logits.gather(1, labels[:, None])[:, 0] - logits[:, other]) / width
         gaps.append(torch.where(labels == other, torch.inf, gap))
     return torch.stack(gaps).amin(0).detach()
@@ -137,6 +141,64 @@ def test_carlini_wagner_finds_the_known_distance_of_a_linear_net():
     assert found.success.all()
     assert (found.distance / exact).min() > 1 - 1e-9
     assert (found.distance / exact).mean() < 1.01
+
+
+@pytest.mark.parametrize("norm", [L2, LINF], ids=str)
+def test_deepfool_finds_the_known_distance_of_a_linear_net(norm):
+    net, images = linear(3, seed=1), 0.4 + 0.2 * pictures(16, seed=2)
+    labels = net.predict(images).labels
+    found = DeepFool(norm, overshoot=1e-4)(net, images, labels)
+    exact = boundary_distance(net, images, labels, dual=1 if norm == LINF else 2)
+    assert found.success.all() and (found.distance / exact).min() > 1 - 1e-9
+    assert (found.distance / exact).max() < 1.01
+    published = DeepFool(norm)(net, images, labels)
+    torch.testing.assert_close(published.distance, 1.02 * exact, rtol=2e-3, atol=0)
+
+
+def test_deepfool_tries_only_its_candidates():
+    """The class with the second largest logit may be far, another one near."""
+    weight = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 10.0]], dtype=torch.float64)
+    net = Linear(weight, torch.tensor([0.0, -0.6, -5.5], dtype=torch.float64)).eval()
+    image, label = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64), torch.tensor([0])
+    assert net(image).argsort(descending=True).tolist() == [[0, 1, 2]]
+    for candidates, way in ((2, 0.1), (3, 0.05), (10, 0.05)):
+        found = DeepFool(candidates=candidates, overshoot=0.0)(net, image, label)
+        assert found.distance.item() == pytest.approx(way, rel=1e-2)
+        assert found.gradient_calls.item() == min(candidates, 3) - 1
+
+
+def test_the_ratio_of_logits_does_not_know_their_scale():
+    logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0])
+    torch.testing.assert_close(logits_ratio(7 * logits, labels), logits_ratio(logits, labels))
+    assert torch.equal(logits_ratio(logits, labels) > 0, margin(logits, labels) > 0)
+    assert logits_ratio(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([0])).item() == pytest.approx(-1 / 3)
+    with pytest.raises(InvalidInput, match="3 classes or more"):
+        logits_ratio(logits[:, :2], labels.clamp(max=1))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_climbs(loss, oon, test_digits):
+    some = test_digits[:16]
+    found = PGD(0.3, steps=10, loss=loss)(oon, some.images, some.labels)
+    assert found.success.double().mean() > (0.3 if loss == "logits-ratio" else 0.8)
+
+
+def test_momentum_is_that_of_its_paper(oon, test_digits):
+    some = test_digits[:16]
+    found = BIM(0.1, L2, steps=3, step_size=0.05, early_stop=False, momentum=0.8)(oon, some.images, some.labels)
+    x, velocity, seen = some.images, 0, []
+    for _ in range(4):
+        seen.append(x)
+        x = x.detach().requires_grad_(True)
+        loss = cross_entropy(oon(x), some.labels).sum()
+        gradient = torch.autograd.grad(loss, x)[0]
+        velocity = 0.8 * velocity + gradient / gradient.abs().mean((1, 2, 3), keepdim=True)
+        x = x.detach() + 0.05 * L2.steepest(velocity)
+        x = (some.images + L2.project(x - some.images, 0.1)).clamp(0, 1)
+    gains = torch.stack([margin(oon(x), some.labels) for x in seen])
+    best = torch.stack(seen)[gains.argmax(0), torch.arange(16)]
+    right = ~found.initially_wrong
+    torch.testing.assert_close(found.images[right], best[right], rtol=0, atol=2e-4)
 
 
 def test_confidence_pushes_past_the_boundary():
@@ -260,6 +322,12 @@ def test_wrong_use(oon, test_digits):
         lambda: CarliniWagner(confidence=-1.0),
         lambda: PGD(0.1, restarts=0),
         lambda: PGD(math.nan),
+        lambda: BIM(0.1, momentum=1.5),
+        lambda: DeepFool(RMS),
+        lambda: DeepFool(overshoot=-0.1),
+        lambda: DeepFool(candidates=0),
     ):
         with pytest.raises(InvalidInput, match="expected a"):
             wrong()
+    with pytest.raises(UnknownName, match="Did you mean 'margin'"):
+        PGD(0.1, loss="margins")

@@ -1,6 +1,7 @@
 """Tampering: each kind does what its name says, whatever else is in the batch; and sets of pairs that never straddle."""
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -313,3 +314,15 @@ def test_the_real_forensic_set_is_the_papers(real_data):
     assert [len(names) for names in originals] == [2000, 2000, 400] and len(set.union(*originals)) == 4400
     classes = [name.split("/")[2].split("_")[0] for name in originals[0]]
     assert {classes.count(one) for one in classes} == {10} and len(set(classes)) == 200
+
+
+@pytest.mark.slow
+def test_real_data_is_ready_in_time(real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ODEFEND_CACHE", str(tmp_path))
+    took = {}
+    for name, parts in (("mnist", SPLITS), ("cifar10", SPLITS), ("first", None), ("cached", None)):
+        began = time.perf_counter()
+        for part in parts or ("train", "val", "test"):
+            DATASETS[name](part, real_data) if parts else tiny_imagenet_part(part, real_data)
+        took[name] = time.perf_counter() - began
+    assert took["mnist"] < 2 and took["cifar10"] < 2 and took["first"] < 20 and took["cached"] < 2, took

@@ -11,6 +11,7 @@ from odefend.attacks import PGD as PGD
 from odefend.attacks import Adversarial as Adversarial
 from odefend.attacks import Attack as Attack
 from odefend.attacks import CarliniWagner as CarliniWagner
+from odefend.attacks import DeepFool as DeepFool
 from odefend.data import DATASETS as DATASETS
 from odefend.data import TAMPERINGS as TAMPERINGS
 from odefend.data import LabelledImages as LabelledImages

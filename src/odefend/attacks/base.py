@@ -116,6 +116,26 @@ class Problem:
         self.zero_gradients[rows] += (~healthy).long()
         return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), join(parts)
 
+    def slopes(self, rows: Index, images: Images, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """By the source, how far each class in `classes` (N, K) is ahead of the true one, (N, K), and the gradients of
+        that, (N, K, channels, height, width). Counts as K gradients."""
+        self.gradient_calls[rows] += classes.shape[1]
+        gaps, gradients = [], []
+        for (padded, batch, size), some in zip(padded_batches(rows, images), classes.split(BATCH), strict=True):
+            some = some[torch.arange(len(batch), device=some.device) % size]
+            batch = batch.detach().requires_grad_(True)
+            with torch.enable_grad():
+                logits = self.source.rows(padded).predict(batch).logits
+                gap = logits.gather(1, some) - logits.gather(1, self.labels[padded, None])
+                parts = [torch.autograd.grad(column.sum(), batch, retain_graph=True)[0] for column in gap.unbind(1)]
+            gaps.append(gap[:size].detach())
+            gradients.append(torch.stack(parts, 1)[:size])
+        slopes = torch.cat(gradients)
+        flat = slopes.flatten(2)
+        healthy = torch.isfinite(flat).all(2) & (flat != 0).any(2)
+        self.zero_gradients[rows] += (~healthy).sum(1)
+        return torch.cat(gaps), torch.nan_to_num(slopes, 0.0, 0.0, 0.0)
+
 
 def padded_batches(rows: Index, images: Images) -> list[tuple[Tensor, Tensor, int]]:
     """(rows, images, real size) in batches of at most BATCH, each of at least PADDED_ROWS by repetition."""

@@ -4,14 +4,14 @@ FGSM: Goodfellow et al., arXiv 1412.6572. BIM: Kurakin et al., arXiv 1607.02533.
 What Carrara et al. (WIFS 2019) call PGD is BIM here: no random start, stopped at the first success.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from odefend import rng
 from odefend.attacks.base import Attack, Problem, check_positive
-from odefend.attacks.losses import cross_entropy, margin
-from odefend.errors import InvalidInput
+from odefend.attacks.losses import LOSSES, margin
+from odefend.errors import InvalidInput, unknown
 from odefend.models import Prediction
 from odefend.norms import LINF, Norm
 from odefend.tensors import Images, Index, PerImage
@@ -19,14 +19,17 @@ from odefend.tensors import Images, Index, PerImage
 
 @dataclass(frozen=True)
 class BallAttack(Attack):
-    """What FGSM, BIM and PGD share: a radius `epsilon` in units of `norm`, pixels being in [0, 1]."""
+    """What FGSM, BIM and PGD share: a radius `epsilon` in units of `norm`, pixels being in [0, 1], and one of the `LOSSES`."""
 
     epsilon: float
     norm: Norm = LINF
+    loss: str = field(default="cross-entropy", kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.epsilon >= 0:
             raise InvalidInput(f"epsilon: expected a number >= 0, got {self.epsilon}.")
+        if self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
 
     @property
     def norm_name(self) -> str:
@@ -42,31 +45,37 @@ class BallAttack(Attack):
 
 @dataclass(frozen=True)
 class FGSM(BallAttack):
-    """One step of full length along the gradient of the cross-entropy."""
+    """One step of full length along the gradient of the loss."""
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        return _from_clean(problem, rows, self, steps=1, step_size=self.epsilon, early_stop=False)
+        return _from_clean(problem, rows, self, _Steps(1, self.epsilon, early_stop=False))
 
 
 @dataclass(frozen=True)
 class BIM(BallAttack):
-    """`steps` steps of `step_size` from the clean image, projected back into the ball; default size 2.5 epsilon / steps."""
+    """`steps` steps of `step_size` from the clean image, projected back into the ball; default size 2.5 epsilon / steps.
+
+    With `momentum` a step follows the sum of the gradients so far, each scaled to a mean size of 1, and those before it
+    multiplied by `momentum` once for each step since (Dong et al., arXiv 1710.06081, where it is 1).
+    """
 
     steps: int = 10
     step_size: float | None = None
     early_stop: bool = True
+    momentum: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_steps(self.steps, self.step_size)
+        _check_steps(self)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        return _from_clean(problem, rows, self, self.steps, _size(self), self.early_stop)
+        return _from_clean(problem, rows, self, _steps(self))
 
 
 @dataclass(frozen=True)
 class PGD(BallAttack):
-    """BIM from a random point of the ball, tried `restarts` times; an image is left alone once it is broken.
+    """BIM from a random point of the ball, tried `restarts` times; an image is left alone once it is broken. Without
+    `random_start` the first try begins at the clean image.
 
     With `early_stop` an image stops at its first success; without, it goes on for all steps and ends with the
     candidate of the largest margin, which transfers better to other tolerances.
@@ -76,24 +85,27 @@ class PGD(BallAttack):
     step_size: float | None = None
     early_stop: bool = True
     restarts: int = 1
+    momentum: float = field(default=0.0, kw_only=True)
+    random_start: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_steps(self.steps, self.step_size)
+        _check_steps(self)
         check_positive(restarts=self.restarts)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
         best = _Best(self, problem, rows)
         left = torch.arange(len(rows), device=rows.device)
         for restart in range(self.restarts):
-            start = self.random_start(problem, rows[left], restart)
-            _climb(problem, best, left, start, self.steps, _size(self), self.early_stop)
+            clean = not self.random_start and restart == 0
+            start = problem.images[rows[left]] if clean else self.start(problem, rows[left], restart)
+            _climb(problem, best, left, start, _steps(self))
             left = left[~best.broken[left]]
             if not len(left):
                 break
         return best.images
 
-    def random_start(self, problem: Problem, rows: Index, restart: int) -> Images:
+    def start(self, problem: Problem, rows: Index, restart: int) -> Images:
         """A random point of each image's ball, clipped to [0, 1]."""
         clean, ids = problem.images[rows], problem.ids_of(rows)
         shape = tuple(clean.shape[1:])
@@ -104,14 +116,27 @@ class PGD(BallAttack):
         return (clean + self.epsilon * point).clamp(0, 1)
 
 
-def _check_steps(steps: int, step_size: float | None) -> None:
-    check_positive(steps=steps)
-    if step_size is not None:
-        check_positive(step_size=step_size)
+def _check_steps(attack: BIM | PGD) -> None:
+    check_positive(steps=attack.steps)
+    if attack.step_size is not None:
+        check_positive(step_size=attack.step_size)
+    if not 0 <= attack.momentum <= 1:
+        raise InvalidInput(f"momentum: expected a number in [0, 1], got {attack.momentum}.")
 
 
-def _size(attack: BIM | PGD) -> float:
-    return attack.step_size if attack.step_size is not None else 2.5 * attack.epsilon / attack.steps
+@dataclass(frozen=True)
+class _Steps:
+    """How to climb."""
+
+    count: int
+    size: float
+    early_stop: bool
+    momentum: float = 0.0
+
+
+def _steps(attack: BIM | PGD) -> _Steps:
+    size = attack.step_size if attack.step_size is not None else 2.5 * attack.epsilon / attack.steps
+    return _Steps(attack.steps, size, attack.early_stop, attack.momentum)
 
 
 class _Best:
@@ -138,35 +163,32 @@ class _Best:
         self.problem.remember(self.rows, self.distance)
 
 
-def _from_clean(
-    problem: Problem, rows: Index, attack: BallAttack, steps: int, step_size: float, early_stop: bool
-) -> Images:
+def _from_clean(problem: Problem, rows: Index, attack: BallAttack, steps: _Steps) -> Images:
     """One climb that starts at the clean images."""
     best = _Best(attack, problem, rows)
-    _climb(
-        problem, best, torch.arange(len(rows), device=rows.device), problem.images[rows], steps, step_size, early_stop
-    )
+    _climb(problem, best, torch.arange(len(rows), device=rows.device), problem.images[rows], steps)
     return best.images
 
 
-def _climb(
-    problem: Problem, best: _Best, active: Index, start: Images, steps: int, step_size: float, early_stop: bool
-) -> None:
-    """Projected steps uphill on the cross-entropy from `start`, for the images at `active` among those of `best`."""
+def _climb(problem: Problem, best: _Best, active: Index, start: Images, steps: _Steps) -> None:
+    """Projected steps uphill on the loss from `start`, for the images at `active` among those of `best`."""
     attack, rows, x = best.attack, best.rows, start
-    clean = problem.images[rows]
-    problem.progress.stage(attack.name, steps)
-    for step in range(steps):
-        gradient, seen = problem.gradient(rows[active], x, cross_entropy)
+    clean, velocity = problem.images[rows], torch.zeros_like(start)
+    problem.progress.stage(attack.name, steps.count)
+    for step in range(steps.count):
+        gradient, seen = problem.gradient(rows[active], x, LOSSES[attack.loss])
         best.note(active, x, seen if problem.one_net else problem.predict(rows[active], x))
         problem.progress.advance(step)
-        moved = x + step_size * attack.norm.steepest(gradient)
+        if steps.momentum:
+            mean = gradient.abs().mean((1, 2, 3), keepdim=True)
+            gradient = velocity = steps.momentum * velocity + gradient / torch.where(mean > 0, mean, 1)
+        moved = x + steps.size * attack.norm.steepest(gradient)
         moved = (clean[active] + attack.norm.project(moved - clean[active], attack.epsilon)).clamp(0, 1)
-        going = ~best.broken[active] if early_stop else torch.ones_like(active, dtype=torch.bool)
-        active, x = active[going], moved[going]
+        going = ~best.broken[active] if steps.early_stop else torch.ones_like(active, dtype=torch.bool)
+        active, x, velocity = active[going], moved[going], velocity[going]
         if not len(active):
             # As many entries as the others have, who may still be climbing in another batch.
-            for _ in range(steps - step):
+            for _ in range(steps.count - step):
                 problem.remember(rows, best.distance)
             return
     best.note(active, x, problem.predict(rows[active], x))
