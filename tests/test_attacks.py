@@ -1,5 +1,6 @@
 """Promises that every attack keeps, and known optima on linear classifiers."""
 
+import dataclasses
 import math
 
 import pytest
@@ -153,6 +154,48 @@ def test_deepfool_finds_the_known_distance_of_a_linear_net(norm):
     assert (found.distance / exact).max() < 1.01
     published = DeepFool(norm)(net, images, labels)
     torch.testing.assert_close(published.distance, 1.02 * exact, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *(PGD(0.4, steps=15, loss=loss, target=1) for loss in ("cross-entropy", "margin")),
+        BIM(0.4, target=1),
+        FGSM(0.3, target=1),
+        CarliniWagner(steps=40, binary_search_steps=3, initial_constant=10.0, target=1),
+    ],
+    ids=repr,
+)
+def test_a_targeted_attack_succeeds_only_with_its_target(attack, res, test_digits):
+    some = test_digits[:40]
+    some = some[some.labels != 1][:16]
+    found = attack(res, some.images, some.labels)
+    after, right = res.predict(found.images), ~found.initially_wrong
+    assert torch.equal(found.success, right & (after.labels == 1))
+    assert found.success.double().mean() > (0.1 if isinstance(attack, FGSM) else 0.8)
+    if attack.budget is None:
+        free = dataclasses.replace(attack, target=None)(res, some.images, some.labels)
+        both = found.success & free.success
+        assert found.distance[both].mean() > free.distance[both].mean(), "one class is further than the nearest"
+
+
+def test_a_targeted_search_finds_the_known_distance_of_a_linear_net():
+    net, images = linear(3, seed=1), 0.4 + 0.2 * pictures(16, seed=2)
+    labels = net.predict(images).labels
+    images, labels = images[labels != 2], labels[labels != 2]
+    logits, width = net(images).detach(), (net.weight[labels] - net.weight[2]).norm(dim=1).detach()
+    exact = (logits.gather(1, labels[:, None])[:, 0] - logits[:, 2]) / width
+    found = CarliniWagner(steps=600, binary_search_steps=10, learning_rate=0.005, target=2)(net, images, labels)
+    # The way to class 2 may lead through a third class, and then is longer than to the nearest boundary.
+    assert found.success.all() and (found.distance / exact).min() > 1 - 1e-9
+    through = torch.isclose(found.distance, exact, rtol=0.01)
+    assert through.double().mean() > 0.5
+    with pytest.raises(InvalidInput, match=f"of other classes than 2, got {len(labels)}"):
+        PGD(0.1, target=2)(net, images, torch.full_like(labels, 2))
+    with pytest.raises(InvalidInput, match=r"a class in 0\.\.2"):
+        PGD(0.1, target=3)(net, images, labels)
+    with pytest.raises(InvalidInput, match="nearest class"):
+        DeepFool(target=1)
 
 
 def test_deepfool_tries_only_its_candidates():

@@ -2,6 +2,7 @@
 
 from odefend.attacks.base import Adversarial as Adversarial
 from odefend.attacks.base import Attack as Attack
+from odefend.attacks.carlini_wagner import PRESETS as PRESETS
 from odefend.attacks.carlini_wagner import CarliniWagner as CarliniWagner
 from odefend.attacks.deepfool import DeepFool as DeepFool
 from odefend.attacks.gradient import BIM as BIM

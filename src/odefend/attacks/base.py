@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from odefend.attacks.losses import margin
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, Prediction, check_images, join
 from odefend.progress import Progress, Silent
@@ -24,8 +25,8 @@ class Adversarial:
     """What an attack found for each image.
 
     `images`: the adversarial images; the clean image where a minimum-norm attack found nothing.
-    `success`: whether the classifier, asked again at the end, answers with a wrong label; never where it was wrong at
-        the start or where its solver failed.
+    `success`: whether the classifier, asked again at the end, answers with a wrong label (with a target: with that one);
+        never where it was wrong at the start or where its solver failed.
     `distance`: the size of the perturbation in the attack's norm; 0 where initially wrong, inf where a minimum-norm
         attack found nothing.
     `initially_wrong`: images that the classifier got wrong (or did not answer) before the attack; left out of rates.
@@ -53,7 +54,7 @@ Loss = Callable[[Logits, Labels], PerImage]
 class Problem:
     """The images under attack and the two nets: `judge` decides success, `source` gives gradients.
 
-    Algorithms name images by their position; every call is padded to PADDED_ROWS images, so that an answer does not
+    `target` is the class that the attacker wants; None: any but the true one. Algorithms name images by their position; every call is padded to PADDED_ROWS images, so that an answer does not
     change in its last bits when others leave the active set.
     """
 
@@ -66,7 +67,9 @@ class Problem:
         ids: Sequence[str],
         seed: int,
         progress: Progress,
+        target: int | None = None,
     ) -> None:
+        self.target = target
         self.judge, self.source = judge, source or judge
         self.images, self.labels, self.ids, self.seed, self.progress = images, labels, tuple(ids), seed, progress
         count = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -77,6 +80,22 @@ class Problem:
     def one_net(self) -> bool:
         """Whether the net that gives gradients is the one that judges, so that a gradient's logits tell success."""
         return self.source is self.judge
+
+    def reached(self, rows: Index, said: Prediction) -> Mask:
+        """Where the judge's word on candidates for the images at `rows` is what the attacker wants."""
+        if self.target is None:
+            return said.fooled(self.labels[rows])
+        return said.answered & (said.labels == self.target)
+
+    def gain(self, rows: Index, logits: Logits) -> PerImage:
+        """How far what the attacker wants is ahead, in logits: positive where it is reached."""
+        return self._climbed(margin, rows, logits)
+
+    def _climbed(self, loss: Loss, rows: Index, logits: Logits) -> PerImage:
+        """What the attacker drives up: the loss of the true class, or minus that of the target."""
+        if self.target is None:
+            return loss(logits, self.labels[rows])
+        return -loss(logits, torch.full_like(self.labels[rows], self.target))
 
     def remember(self, rows: Index, distance: PerImage) -> None:
         """An outer step is over: the smallest adversarial distances so far, of the images at `rows`."""
@@ -98,14 +117,14 @@ class Problem:
         return join(parts)
 
     def gradient(self, rows: Index, images: Images, loss: Loss) -> tuple[Images, Prediction]:
-        """The gradient of each image's loss by the source, and the source's prediction."""
+        """The gradient of what the attacker drives up in each image, by the source, and the source's prediction."""
         self.gradient_calls[rows] += 1
         gradients, parts = [], []
         for padded, batch, size in padded_batches(rows, images):
             batch = batch.detach().requires_grad_(True)
             with torch.enable_grad():
                 prediction = self.source.rows(padded).predict(batch)
-                total = loss(prediction.logits, self.labels[padded]).sum()
+                total = self._climbed(loss, padded, prediction.logits).sum()
             # With respect to the images only: the weights' gradients would cost half as much again.
             (gradient,) = torch.autograd.grad(total, batch)
             gradients.append(gradient[:size])
@@ -151,7 +170,12 @@ def padded_batches(rows: Index, images: Images) -> list[tuple[Tensor, Tensor, in
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """An attack is its settings; calling it attacks. Subclasses implement `perturb` and say which norm they measure."""
+    """An attack is its settings; calling it attacks. Subclasses implement `perturb` and say which norm they measure.
+
+    `target`: the class that counts as success; default: any but the true one.
+    """
+
+    target: int | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def perturb(self, problem: Problem, rows: Index) -> Images:
@@ -193,15 +217,16 @@ class Attack(ABC):
         source: Classifier | None = None,
         progress: Progress | None = None,
     ) -> Adversarial:
-        """Attack `images` so that `classifier` answers with another label than the true one.
+        """Attack `images` so that `classifier` answers with another label than the true one, or with the target.
 
         `source` supplies gradients (default: the classifier itself): another view of the same net, or another net.
         Random draws depend on `seed` and the images' `ids` (default: their content) only. Raises InvalidInput for
-        images outside [0, 1], labels that do not fit, or a net in training mode.
+        images outside [0, 1], labels that do not fit (with a target: images of that class), or a net in training mode.
         """
         _check(classifier, source, images, labels, ids)
+        _check_target(self.target, classifier, labels)
         ids = list(ids) if ids is not None else content_ids(images)
-        problem = Problem(classifier, source, images, labels, ids, seed, progress or Silent())
+        problem = Problem(classifier, source, images, labels, ids, seed, progress or Silent(), self.target)
         everything = torch.arange(len(images), device=images.device)
         if not len(images):
             return _nothing(images)
@@ -224,7 +249,7 @@ class Attack(ABC):
         """Success measured anew on the final images; a minimum-norm attack that failed gives the clean image back."""
         everything = torch.arange(len(found), device=found.device)
         prediction = problem.predict(everything, found)
-        success = right & prediction.fooled(problem.labels)
+        success = right & problem.reached(everything, prediction)
         distance = self.measure(found - problem.images)
         if self.budget is None:
             failed = right & ~success
@@ -266,6 +291,17 @@ def _check(
         # Views share their parts, so the top module's own flag does not tell.
         if net is not None and any(module.training for module in net.modules()):
             raise InvalidInput("the net is in training mode, in which dropout makes it random. Call net.eval() first.")
+
+
+def _check_target(target: int | None, classifier: Classifier, labels: Tensor) -> None:
+    if target is None:
+        return
+    if not 0 <= target < classifier.classes:
+        raise InvalidInput(f"target: expected a class in 0..{classifier.classes - 1}, got {target}.")
+    if bool((labels == target).any()):
+        raise InvalidInput(
+            f"target: expected images of other classes than {target}, got {int((labels == target).sum())} of it. Leave them out."
+        )
 
 
 def check_positive(**values: float) -> None:

@@ -13,7 +13,8 @@ from odefend.tensors import Images, Index, Mask, PerImage
 
 @dataclass(frozen=True)
 class CarliniWagner(Attack):
-    """Minimize ||x - x0||^2 + c max(0, kappa - margin) over w with x = (tanh w + 1) / 2, by Adam.
+    """Minimize ||x - x0||^2 + c max(0, kappa - margin) over w with x = (tanh w + 1) / 2, by Adam; the margin is that of the
+    best wrong class, or of the target.
 
     For each image c starts at `initial_constant`, is multiplied by 10 until the attack succeeds, and is then bisected,
     in `binary_search_steps` rounds of up to `steps` steps of `learning_rate`. With `abort_early` an image leaves a
@@ -74,10 +75,10 @@ class CarliniWagner(Attack):
             w = adam.w
             x = _box(w)
             gradient, seen = problem.gradient(rows[active], x, margin)
-            gain = margin(seen.logits, problem.labels[rows[active]])
+            gain = problem.gain(rows[active], seen.logits)
             judged = seen if problem.one_net else problem.predict(rows[active], x)
-            labels = problem.labels[rows[active]]
-            fooled = judged.fooled(labels) & (margin(judged.logits, labels) >= self.confidence)
+            ahead = problem.gain(rows[active], judged.logits) >= self.confidence
+            fooled = problem.reached(rows[active], judged) & ahead
             search.keep(active[fooled], x[fooled])
             found[active[fooled]] = True
             problem.progress.advance(number * self.steps + step)
@@ -93,6 +94,17 @@ class CarliniWagner(Attack):
                 if not len(active):
                     break
         return found
+
+
+PRESETS = {
+    "carrara-mnist": CarliniWagner(),
+    "carrara-cifar10": CarliniWagner(learning_rate=0.01),
+    "foolbox2": CarliniWagner(steps=1000, binary_search_steps=5, learning_rate=5e-3, initial_constant=1e-2),
+    "foolbox3": CarliniWagner(steps=10_000, binary_search_steps=9, learning_rate=1e-2, initial_constant=1e-3),
+    "caldelli": CarliniWagner(steps=1000, binary_search_steps=7, learning_rate=1e-2, initial_constant=1e-3),
+}
+"""Settings by name: those of Carrara et al. (ICPR-W 2020), Foolbox's defaults in its versions 2 and 3, and those of Caldelli
+et al. (ICIP 2022)."""
 
 
 def _box(w: Images) -> Images:

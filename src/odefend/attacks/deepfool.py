@@ -26,6 +26,8 @@ class DeepFool(Attack):
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, candidates=self.candidates)
+        if self.target is not None:
+            raise InvalidInput("target: expected none, since DeepFool goes to the nearest class. Use CarliniWagner.")
         if self.norm not in (L2, LINF):
             raise InvalidInput(f"norm: expected a norm that is L2 or LINF, got {self.norm.name}.")
         if not 0 <= self.overshoot < 1:

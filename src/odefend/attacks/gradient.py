@@ -10,7 +10,7 @@ import torch
 
 from odefend import rng
 from odefend.attacks.base import Attack, Problem, check_positive
-from odefend.attacks.losses import LOSSES, margin
+from odefend.attacks.losses import LOSSES
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Prediction
 from odefend.norms import LINF, Norm
@@ -152,12 +152,12 @@ class _Best:
     def note(self, active: Index, candidates: Images, seen: Prediction) -> None:
         """Take the judge's word on candidates for the images at `active`."""
         rows = self.rows[active]
-        labels, clean = self.problem.labels[rows], self.problem.images[rows]
+        clean = self.problem.images[rows]
         # A candidate that the judge's solver fails on is worth less than any that it answers.
-        gain = torch.where(seen.answered, margin(seen.logits, labels), -torch.inf)
+        gain = torch.where(seen.answered, self.problem.gain(rows, seen.logits), -torch.inf)
         better = gain > self.margin[active]
         self.images[active[better]], self.margin[active[better]] = candidates[better], gain[better]
-        fooled, size = seen.fooled(labels), self.attack.measure(candidates - clean)
+        fooled, size = self.problem.reached(rows, seen), self.attack.measure(candidates - clean)
         self.broken[active] |= fooled
         self.distance[active] = torch.where(fooled, torch.minimum(size, self.distance[active]), self.distance[active])
         self.problem.remember(self.rows, self.distance)
