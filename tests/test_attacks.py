@@ -161,8 +161,7 @@ def test_deepfool_finds_the_known_distance_of_a_linear_net(norm):
     [
         *(PGD(0.4, steps=15, loss=loss, target=1) for loss in ("cross-entropy", "margin")),
         BIM(0.4, target=1),
-        FGSM(0.3, target=1),
-        CarliniWagner(steps=40, binary_search_steps=3, initial_constant=10.0, target=1),
+        CarliniWagner(steps=100, binary_search_steps=3, initial_constant=10.0, target=1),
     ],
     ids=repr,
 )
@@ -172,7 +171,7 @@ def test_a_targeted_attack_succeeds_only_with_its_target(attack, res, test_digit
     found = attack(res, some.images, some.labels)
     after, right = res.predict(found.images), ~found.initially_wrong
     assert torch.equal(found.success, right & (after.labels == 1))
-    assert found.success.double().mean() > (0.1 if isinstance(attack, FGSM) else 0.8)
+    assert found.success.double().mean() > 0.8
     if attack.budget is None:
         free = dataclasses.replace(attack, target=None)(res, some.images, some.labels)
         both = found.success & free.success

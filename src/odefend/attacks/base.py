@@ -54,8 +54,9 @@ Loss = Callable[[Logits, Labels], PerImage]
 class Problem:
     """The images under attack and the two nets: `judge` decides success, `source` gives gradients.
 
-    `target` is the class that the attacker wants; None: any but the true one. Algorithms name images by their position; every call is padded to PADDED_ROWS images, so that an answer does not
-    change in its last bits when others leave the active set.
+    `target` is the class that the attacker wants; None: any but the true one. Algorithms name images by their position;
+    every call is padded to PADDED_ROWS images, so that an answer does not change in its last bits when others leave the
+    active set.
     """
 
     def __init__(
@@ -300,7 +301,8 @@ def _check_target(target: int | None, classifier: Classifier, labels: Tensor) ->
         raise InvalidInput(f"target: expected a class in 0..{classifier.classes - 1}, got {target}.")
     if bool((labels == target).any()):
         raise InvalidInput(
-            f"target: expected images of other classes than {target}, got {int((labels == target).sum())} of it. Leave them out."
+            f"target: expected images of other classes than {target}, got {int((labels == target).sum())} of it. "
+            "Leave them out."
         )
 
 
