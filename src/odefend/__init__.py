@@ -12,6 +12,8 @@ from odefend.attacks import Adversarial as Adversarial
 from odefend.attacks import Attack as Attack
 from odefend.attacks import CarliniWagner as CarliniWagner
 from odefend.attacks import DeepFool as DeepFool
+from odefend.attacks import Expectation as Expectation
+from odefend.attacks import strongest as strongest
 from odefend.data import DATASETS as DATASETS
 from odefend.data import TAMPERINGS as TAMPERINGS
 from odefend.data import LabelledImages as LabelledImages
