@@ -8,7 +8,7 @@ import torch
 from toys import Linear, pictures, small_ode_net
 
 import odefend
-from odefend.attacks import BIM, FGSM, LOSSES, PGD, CarliniWagner, DeepFool
+from odefend.attacks import BIM, FGSM, LOSSES, PGD, PRESETS, CarliniWagner, DeepFool
 from odefend.attacks.losses import cross_entropy, logits_ratio, margin
 from odefend.errors import InvalidInput, UnknownName
 from odefend.norms import L2, LINF, NORMS, RMS
@@ -241,6 +241,22 @@ def test_momentum_is_that_of_its_paper(oon, test_digits):
     best = torch.stack(seen)[gains.argmax(0), torch.arange(16)]
     right = ~found.initially_wrong
     torch.testing.assert_close(found.images[right], best[right], rtol=0, atol=2e-4)
+
+
+def test_presets_are_the_published_settings():
+    """By name: steps, rounds, learning rate, first constant."""
+    told = {
+        name: (one.steps, one.binary_search_steps, one.learning_rate, one.initial_constant)
+        for name, one in PRESETS.items()
+    }
+    assert told == {
+        "carrara-mnist": (100, 5, 0.05, 0.01),
+        "carrara-cifar10": (100, 5, 0.01, 0.01),
+        "foolbox2": (1000, 5, 0.005, 0.01),
+        "foolbox3": (10_000, 9, 0.01, 0.001),
+        "caldelli": (1000, 7, 0.01, 0.001),
+    }
+    assert all(one.abort_early and one.confidence == 0 for one in PRESETS.values())
 
 
 def test_confidence_pushes_past_the_boundary():
