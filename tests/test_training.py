@@ -403,7 +403,7 @@ def test_the_best_epoch_is_kept_where_the_recipe_asks_for_it(keep, best, tmp_pat
         weights.append({name: value.clone() for name, value in self.net.state_dict().items()})
         return next(found)
 
-    monkeypatch.setattr("odefend.training.fit._Training._validate", validate)
+    monkeypatch.setattr("odefend.training.loop.Training._validate", validate)
     kept = load_file(train(recipe, tmp_path))
     same = [all(torch.equal(kept[name], values[name]) for name in kept) for values in weights]
     assert same == [epoch == best for epoch in range(3)]

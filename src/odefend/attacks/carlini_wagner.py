@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from odefend.attacks.base import Attack, Problem, check_positive
+from odefend.attacks.base import Attack, check_positive
 from odefend.attacks.losses import margin
+from odefend.attacks.problem import Problem
 from odefend.errors import InvalidInput
 from odefend.norms import L2
 from odefend.tensors import Images, Index, Mask, PerImage

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odefend.attacks.base import Attack, Problem, check_positive
+from odefend.attacks.base import Attack, check_positive
+from odefend.attacks.problem import Problem
 from odefend.errors import InvalidInput
 from odefend.norms import L2, LINF, Norm
 from odefend.tensors import Images, Index, PerImage

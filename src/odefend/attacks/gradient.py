@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from odefend import rng
-from odefend.attacks.base import Attack, Problem, check_positive
+from odefend.attacks.base import Attack, check_positive
 from odefend.attacks.losses import LOSSES
+from odefend.attacks.problem import Problem
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Prediction
 from odefend.norms import LINF, Norm

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from odefend.attacks import Attack
-from odefend.attacks.base import padded_batches
 from odefend.attacks.losses import margin
+from odefend.attacks.problem import padded_batches
 from odefend.data import DATASETS, LabelledImages
 from odefend.defenses import InputNoise, LogUniform
 from odefend.evaluation.ledger import Ledger, canonical, digest, listed

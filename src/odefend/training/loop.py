@@ -1,0 +1,171 @@
+"""The loop over batches and epochs: one net on its way through a recipe."""
+
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from odefend.data import LabelledImages, as_floats
+from odefend.errors import InvalidInput, OdefendError
+from odefend.models import MODELS, Classifier, ODENet
+from odefend.progress import Progress
+from odefend.rng import stream
+from odefend.training.augment import DRAWS, augment
+from odefend.training.measure import as_judged, loss_of, predict, split_of
+from odefend.training.recipe import Recipe
+from odefend.training.schedules import LearningRate, make_optimizer
+from odefend.training.state import Saver, State
+
+
+class Training:
+    """A net on its way through a recipe; without `saver`, nothing is kept of it."""
+
+    def __init__(self, recipe: Recipe, fabric: Fabric, saver: Saver | None) -> None:
+        self.recipe, self.fabric, self.saver = recipe, fabric, saver
+        self.data = split_of(recipe, "train").to(fabric.device)
+        self.held_out = split_of(recipe, "validation").to(fabric.device)
+        self.order: tuple[int, tuple[Tensor, ...]] | None = None  # an epoch, and its batches
+        self.batches = -(-len(self.data) // recipe.batch_size)
+        self._seed("weights")
+        net = _build(recipe, self.data)
+        optimizer = make_optimizer(net, recipe)
+        rate = LearningRate(optimizer, recipe, self.batches)
+        # Before the state is read back: precision and device decide what the tensors in it become.
+        self.module: Any
+        self.optimizer: Any
+        self.module, self.optimizer = fabric.setup(net, optimizer)
+        self.net: Classifier = net
+        self.rate = rate
+        self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
+        self.state.begin()
+
+    def run(self, progress: Progress) -> None:
+        """Go on to the end of the last epoch."""
+        recipe, state = self.recipe, self.state
+        progress.stage(f"train {recipe.name}", recipe.epochs * self.batches)
+        progress.advance(state.epoch * self.batches + state.step)
+        while state.epoch < recipe.epochs:
+            with state.clock():
+                self._epoch(progress)
+            self._remember()
+            progress.advance(state.epoch * self.batches, self._note())
+
+    def kept(self) -> Classifier:
+        """The net with the weights that the recipe keeps, on the CPU, to be judged."""
+        if self.state.best:
+            self.net.load_state_dict(self.state.best)
+        return self.net.float().eval().cpu()
+
+    def _epoch(self, progress: Progress) -> None:
+        """The rest of a pass over the training images, in an order of its own, and what it brought."""
+        recipe, state = self.recipe, self.state
+        while state.step < self.batches:
+            self.learn()
+            if self.saver and self.saver.is_due():
+                state.tick()
+                self._remember()
+            progress.advance(state.epoch * self.batches + state.step, self._note())
+        accuracy, loss = self._validate()
+        self.rate.epoch(accuracy)
+        state.end_epoch(len(self.data), accuracy, loss)
+        score = {"best-accuracy": accuracy, "best-loss": -loss}.get(recipe.keep)
+        if score is not None and score > state.best_score:
+            state.best_score, state.best = score, _copied(self.net)
+
+    def learn(self) -> float:
+        """Take the next step; returns the loss summed over its batch."""
+        state = self.state
+        if self.order is None or self.order[0] != state.epoch:
+            rows = torch.from_numpy(self._stream("order", state.epoch).permutation(len(self.data)))
+            self.order = state.epoch, rows.split(self.recipe.batch_size)
+        self.module.train()
+        loss = self._step(self.order[1][state.step])
+        state.step, state.loss = state.step + 1, state.loss + loss
+        return loss
+
+    def _note(self) -> str:
+        state = self.state
+        seen = min(state.step * self.recipe.batch_size, len(self.data))
+        now = f"epoch {state.epoch + 1} of {self.recipe.epochs}, loss {state.loss / seen:.4f}" if seen else ""
+        last = f"validation {state.history[-1].validation_accuracy:.2%}" if state.history else ""
+        return ", ".join(filter(None, (now, last)))
+
+    def _step(self, rows: Tensor) -> float:
+        """Learn from a batch, of which each device takes its share; returns the loss summed over the batch."""
+        recipe, fabric, step = self.recipe, self.fabric, self.state.epoch * self.batches + self.state.step
+        world, rank = fabric.world_size, fabric.global_rank
+        mine = torch.arange(len(rows))[rank::world]
+        weight = float(len(mine) > 0)
+        if not len(mine):  # the last batch of an epoch may be smaller than the number of devices
+            mine = torch.zeros(1, dtype=torch.int64)
+        chosen = rows[mine].to(self.data.pixels.device)
+        draws = self._stream("augmentation", step).random((len(rows), DRAWS))[mine.numpy()]
+        images = augment(as_floats(self.data.pixels[chosen]), recipe.augmentation, draws)
+        self._seed("dropout", step * world + rank)
+        total = weight * loss_of(recipe, self.module(images), self.data.labels[chosen])
+        # Fabric takes the mean of the devices' gradients.
+        fabric.backward(total * (world / len(rows)))
+        if recipe.gradient_clip:
+            fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.gradient_clip)
+        self.state.learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.rate.step()
+        return float(_summed(fabric, total.detach()))
+
+    def _validate(self) -> tuple[float, float]:
+        """(accuracy, mean loss) on the validation split, in the precision that nets are judged in."""
+        share = torch.arange(len(self.held_out))[self.fabric.global_rank :: self.fabric.world_size]
+        mine: LabelledImages = self.held_out[share]
+        said = predict(as_judged(self.net.eval(), self.recipe), mine)
+        found = torch.stack(
+            [said.correct(mine.labels).sum().double(), loss_of(self.recipe, said.logits, mine.labels).double()]
+        )
+        right, loss = (_summed(self.fabric, found) / len(self.held_out)).tolist()
+        return right, loss
+
+    def _remember(self) -> None:
+        if self.saver and self.fabric.is_global_zero:
+            self.saver.save(self.net, self.optimizer, self.rate.scheduler, self.state)
+
+    def _stream(self, purpose: str, index: int = 0) -> Any:
+        return stream(self.recipe.seed, self.recipe.name, purpose, index)
+
+    def _seed(self, purpose: str, index: int = 0) -> None:
+        """Make the draws of torch layers (initial weights, dropout) a function of recipe, purpose and step."""
+        torch.manual_seed(int(self._stream(purpose, index).integers(2**62)))
+
+
+def _summed(fabric: Fabric, value: Tensor) -> Tensor:
+    """The sum over all devices."""
+    return fabric.all_reduce(value, reduce_op="sum") if fabric.world_size > 1 else value  # type: ignore[return-value]
+
+
+def _copied(net: Classifier) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
+
+
+def _build(recipe: Recipe, data: LabelledImages) -> Classifier:
+    """The untrained net. Raises InvalidInput where recipe, net and data do not fit together."""
+    try:
+        net = MODELS[recipe.model](**recipe.options)
+        if isinstance(net, ODENet):
+            net = net.at(recipe.tolerance, **recipe.solver)
+        with torch.no_grad():
+            net.eval()(data[:2].images)
+    except OdefendError:
+        raise
+    except Exception as error:  # whatever torch raises for arguments and shapes
+        raise InvalidInput(
+            f"{recipe.name}: the net {recipe.model!r} with {recipe.options} cannot take the pictures of {recipe.data}, "
+            f"{tuple(data.pixels.shape[1:])}: {str(error).splitlines()[0]}"
+        ) from error
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= net.classes:
+        raise InvalidInput(
+            f"{recipe.name}: expected labels 0 ... {net.classes - 1}, got {low} ... {high} in {recipe.data}."
+        )
+    if recipe.loss == "binary" and net.classes != 2:
+        raise InvalidInput(f"{recipe.name}: the binary loss needs a net with two classes, got {net.classes}.")
+    return net
