@@ -1,14 +1,16 @@
-"""Attackers who know: expectation over a defense's draws, and the best of several sources."""
+"""Attackers who know: expectation over draws, the best of several sources, pushing on, and attacks on time."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 from toys import Linear, pictures, small_ode_net
 
-from odefend.attacks import PGD, CarliniWagner, Expectation, strongest
+from odefend.attacks import PGD, Availability, CarliniWagner, Expectation, Pushed, ode_sources, strongest
 from odefend.defenses import LogUniform, RandomTolerance
 from odefend.errors import InvalidInput
+from odefend.solver import Status, effort
 
 
 def linear(weight):
@@ -93,3 +95,100 @@ def test_wrong_use(oon, res, test_digits):
         Expectation([oon, small_ode_net()])
     with pytest.raises(InvalidInput, match="one or more"):
         strongest(PGD(0.1), oon, test_digits.images[:2], test_digits.labels[:2], [])
+
+
+def test_sources_of_an_ode_net_agree_where_it_is_solved_well_and_not_where_it_is_not(oon, test_digits):
+    some = test_digits[:16]
+
+    def slopes_of(sources):
+        found = {}
+        for name, source in sources.items():
+            images = some.images.clone().requires_grad_(True)
+            found[name] = torch.autograd.grad(source(images).logsumexp(1).sum(), images)[0].flatten(1)
+        return found
+
+    well = slopes_of(ode_sources(oon.at(1e-5), step=0.02))
+    assert list(well) == ["own", "tight", "exact", "adjoint", "tight adjoint", "fixed steps"]
+    for one, other in itertools.combinations(well, 2):
+        assert not torch.equal(well[one], well[other]), f"{one} is {other}"
+    for name, slope in well.items():
+        cosine = torch.nn.functional.cosine_similarity(slope, well["tight"])
+        assert cosine.median() > 0.75, name
+    # What a knowing attacker gains by solving better than the net itself does.
+    loose = slopes_of(ode_sources(oon.at(1e-1)))
+    assert torch.nn.functional.cosine_similarity(loose["own"], loose["tight"]).median() < 0.6
+
+
+def test_several_sources_are_tried_together(oon, res, test_digits):
+    some, net = test_digits[:16], oon.at(1e-2)
+    sources = ode_sources(net)
+    found = strongest(PGD(0.15, steps=3), net, some.images, some.labels, list(sources.values())[:3], ids=some.ids)
+    assert found.found.success.sum() > 0 and (found.source > 0).any()
+    with pytest.raises(InvalidInput, match="ODE net"):
+        ode_sources(res)
+
+
+def test_pushing_goes_on_along_the_same_line(oon, test_digits):
+    some = test_digits[:16]
+    inner = CarliniWagner(steps=30, binary_search_steps=3, initial_constant=2.0)
+    near = inner(oon, some.images, some.labels, ids=some.ids)
+    far = Pushed(inner, 1.2)(oon, some.images, some.labels, ids=some.ids)
+    both = near.success & far.success
+    assert both.sum() > 8
+    wanted = (some.images + 1.2 * (near.images - some.images)).clamp(0, 1)
+    torch.testing.assert_close(far.images[both], wanted[both])
+    margins = [oon.predict(found.images[both]).margin.mean() for found in (near, far)]
+    assert margins[1] > margins[0]
+    assert Pushed(inner, 1.2).record()["attack"] == "CarliniWagner x 1.2"
+
+
+def test_availability_costs_the_solver_more(oon, test_digits):
+    some = test_digits[:16]
+    net = oon.at(1e-5)
+    found = Availability(0.2, steps=10)(net, some.images, some.labels, ids=some.ids)
+    right = ~found.initially_wrong
+    before, after = net.predict(some.images).nfe[right], net.predict(found.images).nfe[right]
+    assert (after >= before).all() and after.double().mean() > 1.05 * before.double().mean()
+    noisy = (some.images + 0.2 * (torch.rand(some.images.shape) - 0.5).sign()).clamp(0, 1)
+    assert after.double().mean() > net.predict(noisy).nfe[right].double().mean()
+
+
+def test_the_cap_on_steps_holds_with_a_status(oon, test_digits):
+    """An image that the cap stops is worth most to this attack, and is an abstention, not a success."""
+    some = test_digits[:16]
+    net = oon.at(1e-5)
+    most = int(net.predict(some.images).nfe.max())
+    capped = net.at(max_steps=int(net.predict(some.images).accepted.max()) + 1)
+    assert capped.predict(some.images).answered.all()
+    found = Availability(0.3, steps=10)(capped, some.images, some.labels, ids=some.ids)
+    stopped = found.status == Status.MAX_STEPS
+    assert stopped.any() and not found.success[stopped].any()
+    assert capped.predict(found.images).nfe.max() <= most + 12
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+def test_effort_foretells_the_steps_and_has_their_gradient(tolerance):
+    net, images = small_ode_net(), pictures(24)
+    net = net.at(tolerance)
+    said, effort = net.predict(images), net.effort(images, grid=8).detach()
+    steps = (said.accepted + said.rejected).double()
+    assert torch.corrcoef(torch.stack([steps, effort]))[0, 1] > 0.6
+    assert (effort < steps).all() and (effort > 0.2 * steps).all()
+    some = images[:2].clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: net.effort(x, grid=2), some, eps=1e-7, atol=1e-4, nondet_tol=0)
+
+
+def test_effort_of_a_linear_field_is_known():
+    """For dy/dt = -k y the local error of a step is (k h)^5 times a constant: the estimate grows in proportion to k."""
+    rate = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+
+    def field(t, y):
+        return -rate[:, None] * y
+
+    y0 = torch.ones(3, 1, dtype=torch.float64)
+    found = effort(field, y0, 0.0, 0.1, tolerance=(1e-12, 1e-6), grid=1)
+    torch.testing.assert_close(found[1:] / found[:-1], torch.full((2,), 2.0, dtype=torch.float64), rtol=0.05, atol=0)
+    finer = effort(field, y0, 0.0, 0.1, tolerance=(1e-12, 1e-6 / 32), grid=1)
+    torch.testing.assert_close(finer / found, torch.full((3,), 2.0, dtype=torch.float64), rtol=1e-4, atol=0)
+    with pytest.raises(InvalidInput, match="adaptive"):
+        effort(field, y0, method="rk4")

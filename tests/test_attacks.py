@@ -8,9 +8,24 @@ import torch
 from toys import Linear, pictures, small_ode_net
 
 import odefend
-from odefend.attacks import BIM, FGSM, LOSSES, PGD, PRESETS, CarliniWagner, DeepFool
+from odefend.attacks import (
+    BIM,
+    FGSM,
+    LOSSES,
+    PGD,
+    PRESETS,
+    AutoAttack,
+    Availability,
+    CarliniWagner,
+    DeepFool,
+    FoolboxAttack,
+    Pushed,
+    check_setup,
+    named_attack,
+)
 from odefend.attacks.losses import cross_entropy, logits_ratio, margin
 from odefend.errors import InvalidInput, UnknownName
+from odefend.models import ODENet
 from odefend.norms import L2, LINF, NORMS, RMS
 from odefend.solver import Status
 
@@ -32,7 +47,26 @@ ATTACKS = [
     DeepFool(steps=4),
     DeepFool(LINF, steps=4, candidates=3),
     SHORT_CW,
+    PGD(0.1, steps=3, search_precision="bfloat16"),
+    dataclasses.replace(SHORT_CW, search_precision="bfloat16"),
+    Pushed(SHORT_CW, 1.1),
+    Pushed(PGD(0.05, steps=3), 1.5),
+    Availability(0.1, steps=3, grid=4),
+    Availability(0.5, L2, steps=3, grid=4),
 ]
+ADAPTED = [
+    FoolboxAttack("FGSM", epsilon=0.1),
+    FoolboxAttack("L2PGD", {"steps": 3}, epsilon=0.5),
+    FoolboxAttack("DDNAttack", {"steps": 8}),
+    FoolboxAttack("L1FMNAttack", {"steps": 8}),
+    FoolboxAttack("EADAttack", {"steps": 8, "binary_search_steps": 2, "initial_const": 1.0}),
+    FoolboxAttack("HopSkipJumpAttack", {"steps": 1, "max_gradient_eval_steps": 20, "initial_gradient_eval_steps": 10}),
+    FoolboxAttack("LinearSearchBlendedUniformNoiseAttack", {"steps": 20, "directions": 5}),
+    AutoAttack(0.1, steps=3, queries=20),
+    AutoAttack(0.5, L2, attacks=("square",), queries=20),
+]
+BLIND = ("HopSkipJump", "BlendedUniformNoise", "square")
+"""Attacks that ask for no gradients."""
 
 
 def linear(classes=3, pixels=64, seed=0):
@@ -61,10 +95,15 @@ def victim(request, oon, res, test_digits):
     return (oon if request.param == "ode" else res), some.images, some.labels.index_fill(0, torch.tensor([4]), 9)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+@pytest.mark.filterwarnings("ignore:.* failed to draw sufficient random inputs")
+@pytest.mark.parametrize("attack", [*ATTACKS, *ADAPTED], ids=repr)
 def test_contract(attack, victim):
     """Image 4 carries a wrong label on purpose (unless it is true by chance)."""
     net, images, labels = victim
+    if isinstance(attack, Availability) and not isinstance(net, ODENet):
+        with pytest.raises(InvalidInput, match="expected an ODE net"):
+            attack(net, images, labels)
+        return
     found = attack(net, images, labels)
     again = attack(net, images, labels)
     assert torch.equal(found.images, again.images)
@@ -84,16 +123,29 @@ def test_contract(attack, victim):
     else:
         assert (size <= attack.budget * (1 + 1e-5) + 1e-6).all()
         torch.testing.assert_close(found.distance[~found.initially_wrong], size[~found.initially_wrong])
-    assert (found.gradient_calls[~found.initially_wrong] > 0).all() and (
-        found.gradient_calls[found.initially_wrong] == 0
-    ).all()
+    blind = any(name in repr(attack) for name in BLIND)
+    assert ((found.gradient_calls[~found.initially_wrong] > 0) != blind).all()
+    assert (found.gradient_calls[found.initially_wrong] == 0).all()
+    assert (found.forward_calls[~found.initially_wrong] > 1).all()
     steps = found.history
     assert (steps[:, 1:] <= steps[:, :-1]).all(), "the smallest distance so far can only fall"
-    if attack.budget is not None and not isinstance(attack, PGD):
+    if isinstance(attack, FGSM | BIM):
         assert torch.isinf(steps[:, 0]).all()
 
 
-@pytest.mark.parametrize("attack", [FGSM(0.0), BIM(0.0), PGD(0.0, steps=2)], ids=repr)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        FGSM(0.0),
+        BIM(0.0),
+        PGD(0.0, steps=2),
+        Availability(0.0, steps=2, grid=2),
+        Pushed(PGD(0.0, steps=2)),
+        FoolboxAttack("L2PGD", {"steps": 2}, epsilon=0.0),
+        AutoAttack(0.0),
+    ],
+    ids=repr,
+)
 def test_no_budget_no_change(attack, oon, test_digits):
     some = test_digits[:20]
     found = attack(oon, some.images, some.labels)
@@ -245,9 +297,10 @@ def test_momentum_is_that_of_its_paper(oon, test_digits):
 
 def test_presets_are_the_published_settings():
     """By name: steps, rounds, learning rate, first constant."""
+    searches = {n: p.attack for n, p in PRESETS.items() if isinstance(p.attack, CarliniWagner) and n != "fast"}
     told = {
         name: (one.steps, one.binary_search_steps, one.learning_rate, one.initial_constant)
-        for name, one in PRESETS.items()
+        for name, one in searches.items()
     }
     assert told == {
         "carrara-mnist": (100, 5, 0.05, 0.01),
@@ -256,7 +309,57 @@ def test_presets_are_the_published_settings():
         "foolbox3": (10_000, 9, 0.01, 0.001),
         "caldelli": (1000, 7, 0.01, 0.001),
     }
-    assert all(one.abort_early and one.confidence == 0 for one in PRESETS.values())
+    assert all(one.abort_early and one.confidence == 0 for one in searches.values())
+    assert all(preset.reason for preset in PRESETS.values())
+
+
+def test_attacks_are_made_of_names_and_settings():
+    assert named_attack("pgd", {"epsilon": 0.1, "norm": "l2", "steps": 7}) == PGD(0.1, L2, steps=7)
+    assert named_attack("fast", {"steps": 3}) == dataclasses.replace(PRESETS["fast"].attack, steps=3)
+    assert named_attack("foolbox", {"attack": "DDNAttack", "settings": {"steps": 3}}) == FoolboxAttack(
+        "DDNAttack", {"steps": 3}
+    )
+    assert named_attack("autoattack", {"epsilon": 1, "attacks": ["square"]}) == AutoAttack(1.0, attacks=("square",))
+    with pytest.raises(UnknownName, match="Did you mean 'pgd'"):
+        named_attack("pdg")
+    with pytest.raises(UnknownName, match="Did you mean 'steps'"):
+        named_attack("pgd", {"step": 3})
+    with pytest.raises(UnknownName, match="l2"):
+        named_attack("pgd", {"epsilon": 1.0, "norm": "l3"})
+    with pytest.raises(InvalidInput, match="epsilon"):
+        named_attack("pgd")
+    with pytest.raises(InvalidInput, match=r"steps.*integer"):
+        named_attack("pgd", {"epsilon": 0.1, "steps": "many"})
+
+
+class Odd(Linear):
+    """A linear net with something wrong."""
+
+    def __init__(self, net, how):
+        super().__init__(net.weight, net.bias)
+        self.how = how
+
+    def classify(self, images):
+        said = super().classify(images)
+        return dataclasses.replace(said, logits=self.how(said.logits))
+
+
+def test_a_check_at_the_start_tells_what_looks_wrong():
+    net, images = linear(), 0.3 + 0.4 * pictures(20)
+    labels = net.predict(images).labels
+
+    def found(how=lambda logits: logits, images=images, labels=labels):
+        return " ".join(check_setup(Odd(net, how).eval(), images, labels))
+
+    assert found() == ""
+    assert "divided by 255 twice" in found(images=images / 255, labels=net.predict(images / 255).labels)
+    assert "probabilities" in found(lambda logits: logits.softmax(1))
+    assert "cross-entropy of exactly 0" in found(lambda logits: 1e4 * logits)
+    assert "classified rightly" in found(labels=(labels + 1) % 3)
+    assert "the net is random" in found(lambda logits: logits + 1e-4 * torch.randn_like(logits))
+    assert "depend on the other images" in found(lambda logits: logits - 0.5 * logits[-1])
+    stuck = small_ode_net().at(max_steps=1, tolerance=1e-9)
+    assert "solver fails on 4 of 4" in " ".join(check_setup(stuck, pictures(4), torch.zeros(4, dtype=torch.int64)))
 
 
 def test_confidence_pushes_past_the_boundary():
@@ -319,7 +422,7 @@ def test_more_restarts_never_end_with_less(oon, test_digits):
 
 
 def test_the_contract_covers_every_attack():
-    assert {type(attack) for attack in ATTACKS} == set(odefend.ATTACKS.values())
+    assert {type(attack) for attack in [*ATTACKS, *ADAPTED]} == {*odefend.ATTACKS.values(), Pushed}
 
 
 def test_a_tiny_gradient_has_a_direction():

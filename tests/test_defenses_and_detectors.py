@@ -5,12 +5,14 @@ import torch
 from toys import Linear
 
 from odefend.attacks import PGD
-from odefend.defenses import DEFENSES, InputNoise, LogUniform, RandomTolerance
+from odefend.defenses import DEFENSES, InputNoise, InputTransform, LogUniform, RandomTolerance
 from odefend.detectors import OnePassMargin, ToleranceVote, agreement
 from odefend.errors import InvalidInput
 
 
-@pytest.mark.parametrize("defense", [RandomTolerance(LogUniform(1e-4, 1.0)), InputNoise(0.05)], ids=repr)
+@pytest.mark.parametrize(
+    "defense", [RandomTolerance(LogUniform(1e-4, 1.0)), InputNoise(0.05), InputTransform("median-3")], ids=repr
+)
 def test_contract_of_a_defense(defense, oon, test_digits):
     """A classifier comes out: deterministic, independent of the batch, and every attack runs on it."""
     some = test_digits[:24]
@@ -21,7 +23,7 @@ def test_contract_of_a_defense(defense, oon, test_digits):
     assert not torch.equal(whole.logits, oon.predict(some.images).logits)
     found = PGD(0.2, steps=3)(net, some.images, some.labels)
     assert found.images.min() >= 0 and found.images.max() <= 1 and found.success.any()
-    assert set(DEFENSES.values()) == {RandomTolerance, InputNoise}
+    assert set(DEFENSES.values()) == {RandomTolerance, InputNoise, InputTransform}
 
 
 def test_draws_follow_ids(oon, test_digits):

@@ -10,9 +10,18 @@ from odefend.attacks import FGSM as FGSM
 from odefend.attacks import PGD as PGD
 from odefend.attacks import Adversarial as Adversarial
 from odefend.attacks import Attack as Attack
+from odefend.attacks import AutoAttack as AutoAttack
+from odefend.attacks import Availability as Availability
 from odefend.attacks import CarliniWagner as CarliniWagner
 from odefend.attacks import DeepFool as DeepFool
 from odefend.attacks import Expectation as Expectation
+from odefend.attacks import FoolboxAttack as FoolboxAttack
+from odefend.attacks import Guard as Guard
+from odefend.attacks import Pushed as Pushed
+from odefend.attacks import as_foolbox as as_foolbox
+from odefend.attacks import check_setup as check_setup
+from odefend.attacks import named_attack as named_attack
+from odefend.attacks import ode_sources as ode_sources
 from odefend.attacks import strongest as strongest
 from odefend.data import DATASETS as DATASETS
 from odefend.data import TAMPERINGS as TAMPERINGS
@@ -23,6 +32,7 @@ from odefend.data import mnist as mnist
 from odefend.data import tamper as tamper
 from odefend.defenses import DEFENSES as DEFENSES
 from odefend.defenses import InputNoise as InputNoise
+from odefend.defenses import InputTransform as InputTransform
 from odefend.defenses import LogUniform as LogUniform
 from odefend.defenses import RandomTolerance as RandomTolerance
 from odefend.detectors import DETECTORS as DETECTORS

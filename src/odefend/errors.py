@@ -36,6 +36,10 @@ class OutputError(OdefendError):
     """A result cannot be written or read where the user asked for it."""
 
 
+class MissingExtra(OdefendError):
+    """A package that odefend needs for this only is not installed."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for an unknown `name` of a `kind`, with the nearest known name or all of them."""
     names = sorted(known)

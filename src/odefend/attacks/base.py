@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, final
+from typing import Any, final, get_args
 
 import torch
 from torch import Tensor
 
-from odefend.attacks.problem import Problem
-from odefend.errors import InvalidInput
+from odefend.attacks.guard import Guard
+from odefend.attacks.problem import Problem, SearchPrecision
+from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier, check_images
 from odefend.progress import Progress, Silent
 from odefend.rng import content_ids
@@ -21,8 +22,8 @@ class Adversarial:
     """What an attack found for each image.
 
     `images`: the adversarial images; the clean image where a minimum-norm attack found nothing.
-    `success`: whether the classifier, asked again at the end, answers with a wrong label (with a target: with that one);
-        never where it was wrong at the start or where its solver failed.
+    `success`: whether the classifier, asked again at the end, answers with a wrong label (with a target: with that one; with
+        a guard: and the detector accepts it); never where it was wrong at the start or where its solver failed.
     `distance`: the size of the perturbation in the attack's norm; 0 where initially wrong, inf where a minimum-norm
         attack found nothing.
     `initially_wrong`: images that the classifier got wrong (or did not answer) before the attack; left out of rates.
@@ -49,9 +50,12 @@ class Attack(ABC):
     """An attack is its settings; calling it attacks. Subclasses implement `perturb` and say which norm they measure.
 
     `target`: the class that counts as success; default: any but the true one.
+    `search_precision`: "full" (the net's own), or "bfloat16" for gradients by torch.autocast, which pays on CPUs with bfloat16
+        matrix units and on GPUs, at tolerances of 1e-3 and more. The last step of a search and every judgement are in full.
     """
 
     target: int | None = field(default=None, kw_only=True)
+    search_precision: SearchPrecision = field(default="full", kw_only=True)
 
     @abstractmethod
     def perturb(self, problem: Problem, rows: Index) -> Images:
@@ -91,18 +95,35 @@ class Attack(ABC):
         ids: Sequence[str] | None = None,
         seed: int = 0,
         source: Classifier | None = None,
+        guard: Guard | None = None,
         progress: Progress | None = None,
     ) -> Adversarial:
         """Attack `images` so that `classifier` answers with another label than the true one, or with the target.
 
-        `source` supplies gradients (default: the classifier itself): another view of the same net, or another net.
-        Random draws depend on `seed` and the images' `ids` (default: their content) only. Raises InvalidInput for
-        images outside [0, 1], labels that do not fit (with a target: images of that class), or a net in training mode.
+        `source` supplies gradients (default: the classifier itself): another view of the same net, or another net. With a
+        `guard` an image succeeds only where that detector accepts it as well. Random draws depend on `seed` and the images'
+        `ids` (default: their content) only.
+
+        Raises InvalidInput for images outside [0, 1], labels that do not fit (with a target: images of that class), or a net
+        in training mode.
         """
         _check(classifier, source, images, labels, ids)
         _check_target(self.target, classifier, labels)
+        if self.search_precision not in get_args(SearchPrecision):
+            raise unknown("search precision", self.search_precision, get_args(SearchPrecision))
         ids = list(ids) if ids is not None else content_ids(images)
-        problem = Problem(classifier, source, images, labels, ids, seed, progress or Silent(), self.target)
+        problem = Problem(
+            classifier,
+            source,
+            images,
+            labels,
+            ids,
+            seed,
+            progress or Silent(),
+            self.target,
+            guard,
+            self.search_precision,
+        )
         everything = torch.arange(len(images), device=images.device)
         if not len(images):
             return _nothing(images)
@@ -124,8 +145,8 @@ class Attack(ABC):
     def _measured(self, problem: Problem, found: Images, right: Mask) -> Adversarial:
         """Success measured anew on the final images; a minimum-norm attack that failed gives the clean image back."""
         everything = torch.arange(len(found), device=found.device)
-        prediction = problem.predict(everything, found)
-        success = right & problem.reached(everything, prediction)
+        standing = problem.stand(everything, found)
+        success = right & standing.reached
         distance = self.measure(found - problem.images)
         if self.budget is None:
             failed = right & ~success
@@ -138,7 +159,7 @@ class Attack(ABC):
             ~right,
             problem.gradient_calls,
             problem.forward_calls,
-            prediction.status,
+            standing.prediction.status,
             problem.zero_gradients,
             torch.stack(problem.history, 1) if problem.history else found.new_zeros(len(found), 0),
         )
@@ -186,3 +207,9 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise InvalidInput(f"{name}: expected a positive number, got {value}.")
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise InvalidInput unless a radius is a number >= 0."""
+    if not epsilon >= 0:
+        raise InvalidInput(f"epsilon: expected a number >= 0, got {epsilon}.")

@@ -71,15 +71,14 @@ class CarliniWagner(Attack):
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         active, adam = torch.arange(len(rows), device=rows.device), _Adam(start, self.learning_rate)
         previous = start.new_full((len(rows),), torch.inf)
-        check_every = max(1, -(-self.steps // 10))
+        check_every, last = max(1, -(-self.steps // 10)), number == self.binary_search_steps - 1
         for step in range(self.steps):
             w = adam.w
             x = _box(w)
-            gradient, seen = problem.gradient(rows[active], x, margin)
-            gain = problem.gain(rows[active], seen.logits)
-            judged = seen if problem.one_net else problem.predict(rows[active], x)
-            ahead = problem.gain(rows[active], judged.logits) >= self.confidence
-            fooled = problem.reached(rows[active], judged) & ahead
+            gradient, seen = problem.gradient(rows[active], x, margin, last=last)
+            gain = seen.gain
+            judged = problem.confirm(rows[active], x, seen, last=last)
+            fooled = judged.reached & (judged.gain >= self.confidence)
             search.keep(active[fooled], x[fooled])
             found[active[fooled]] = True
             problem.progress.advance(number * self.steps + step)
@@ -95,17 +94,6 @@ class CarliniWagner(Attack):
                 if not len(active):
                     break
         return found
-
-
-PRESETS = {
-    "carrara-mnist": CarliniWagner(),
-    "carrara-cifar10": CarliniWagner(learning_rate=0.01),
-    "foolbox2": CarliniWagner(steps=1000, binary_search_steps=5, learning_rate=5e-3, initial_constant=1e-2),
-    "foolbox3": CarliniWagner(steps=10_000, binary_search_steps=9, learning_rate=1e-2, initial_constant=1e-3),
-    "caldelli": CarliniWagner(steps=1000, binary_search_steps=7, learning_rate=1e-2, initial_constant=1e-3),
-}
-"""Settings by name: those of Carrara et al. (ICPR-W 2020), Foolbox's defaults in its versions 2 and 3, and those of Caldelli
-et al. (ICIP 2022)."""
 
 
 def _box(w: Images) -> Images:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import torch
 
 from odefend import rng
-from odefend.attacks.base import Attack, check_positive
+from odefend.attacks.base import Attack, check_epsilon, check_positive
 from odefend.attacks.losses import LOSSES
-from odefend.attacks.problem import Problem
+from odefend.attacks.problem import Problem, Standing
 from odefend.errors import InvalidInput, unknown
-from odefend.models import Prediction
 from odefend.norms import LINF, Norm
 from odefend.tensors import Images, Index, PerImage
 
@@ -27,8 +26,7 @@ class BallAttack(Attack):
     loss: str = field(default="cross-entropy", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not self.epsilon >= 0:
-            raise InvalidInput(f"epsilon: expected a number >= 0, got {self.epsilon}.")
+        check_epsilon(self.epsilon)
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
 
@@ -150,15 +148,15 @@ class _Best:
         self.broken = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.distance = torch.full_like(self.margin, torch.inf)
 
-    def note(self, active: Index, candidates: Images, seen: Prediction) -> None:
+    def note(self, active: Index, candidates: Images, seen: Standing) -> None:
         """Take the judge's word on candidates for the images at `active`."""
         rows = self.rows[active]
         clean = self.problem.images[rows]
         # A candidate that the judge's solver fails on is worth less than any that it answers.
-        gain = torch.where(seen.answered, self.problem.gain(rows, seen.logits), -torch.inf)
+        gain = torch.where(seen.prediction.answered, seen.gain, -torch.inf)
         better = gain > self.margin[active]
         self.images[active[better]], self.margin[active[better]] = candidates[better], gain[better]
-        fooled, size = self.problem.reached(rows, seen), self.attack.measure(candidates - clean)
+        fooled, size = seen.reached, self.attack.measure(candidates - clean)
         self.broken[active] |= fooled
         self.distance[active] = torch.where(fooled, torch.minimum(size, self.distance[active]), self.distance[active])
         self.problem.remember(self.rows, self.distance)
@@ -177,8 +175,9 @@ def _climb(problem: Problem, best: _Best, active: Index, start: Images, steps: _
     clean, velocity = problem.images[rows], torch.zeros_like(start)
     problem.progress.stage(attack.name, steps.count)
     for step in range(steps.count):
-        gradient, seen = problem.gradient(rows[active], x, LOSSES[attack.loss])
-        best.note(active, x, seen if problem.one_net else problem.predict(rows[active], x))
+        last = step == steps.count - 1
+        gradient, seen = problem.gradient(rows[active], x, LOSSES[attack.loss], last=last)
+        best.note(active, x, problem.confirm(rows[active], x, seen, last=last))
         problem.progress.advance(step)
         if steps.momentum:
             mean = gradient.abs().mean((1, 2, 3), keepdim=True)
@@ -192,4 +191,4 @@ def _climb(problem: Problem, best: _Best, active: Index, start: Images, steps: _
             for _ in range(steps.count - step):
                 problem.remember(rows, best.distance)
             return
-    best.note(active, x, problem.predict(rows[active], x))
+    best.note(active, x, problem.stand(rows[active], x))

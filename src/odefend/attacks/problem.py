@@ -1,11 +1,15 @@
 """What an algorithm works on: the images under attack and the nets, with an account of every call."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from odefend.attacks.guard import Guard
 from odefend.attacks.losses import margin
+from odefend.errors import InvalidInput
 from odefend.models import Classifier, Prediction, join
 from odefend.progress import Progress
 from odefend.solver import PADDED_ROWS
@@ -16,13 +20,29 @@ BATCH = 256
 
 Loss = Callable[[Logits, Labels], PerImage]
 
+SearchPrecision = Literal["full", "bfloat16"]
+"""What gradients are computed in: the net's own precision, or bfloat16 where torch.autocast knows how."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How candidates stand with a net.
+
+    `reached`: where they are what the attacker wants. `gain`: how far that is ahead, in logits: positive where the wanted
+    class leads; with a guard, the smaller of that and the detector's slack.
+    """
+
+    prediction: Prediction
+    reached: Mask
+    gain: PerImage
+
 
 class Problem:
     """The images under attack and the two nets: `judge` decides success, `source` gives gradients.
 
-    `target` is the class that the attacker wants; None: any but the true one. Algorithms name images by their position;
-    every call is padded to PADDED_ROWS images, so that an answer does not change in its last bits when others leave the
-    active set.
+    `target` is the class that the attacker wants; None: any but the true one. `guard` is a detector to be slipped past.
+    Algorithms name images by their position; every call is padded to PADDED_ROWS images, so that an answer does not change
+    in its last bits when others leave the active set.
     """
 
     def __init__(
@@ -35,28 +55,24 @@ class Problem:
         seed: int,
         progress: Progress,
         target: int | None = None,
+        guard: Guard | None = None,
+        search_precision: SearchPrecision = "full",
     ) -> None:
-        self.target = target
+        self.target, self.guard, self.search_precision = target, guard, search_precision
         self.judge, self.source = judge, source or judge
         self.images, self.labels, self.ids, self.seed, self.progress = images, labels, tuple(ids), seed, progress
         count = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         self.gradient_calls, self.forward_calls, self.zero_gradients = count, count.clone(), count.clone()
         self.history: list[PerImage] = []
 
-    @property
-    def one_net(self) -> bool:
-        """Whether the net that gives gradients is the one that judges, so that a gradient's logits tell success."""
-        return self.source is self.judge
-
-    def reached(self, rows: Index, said: Prediction) -> Mask:
-        """Where the judge's word on candidates for the images at `rows` is what the attacker wants."""
-        if self.target is None:
-            return said.fooled(self.labels[rows])
-        return said.answered & (said.labels == self.target)
-
-    def gain(self, rows: Index, logits: Logits) -> PerImage:
-        """How far what the attacker wants is ahead, in logits: positive where it is reached."""
-        return self._climbed(margin, rows, logits)
+    def _standing(self, rows: Index, said: Prediction, slack: PerImage | None) -> Standing:
+        gain = self._climbed(margin, rows, said.logits)
+        reached = (
+            said.answered & (said.labels == self.target) if self.target is not None else said.fooled(self.labels[rows])
+        )
+        if slack is not None:
+            reached, gain = reached & (slack >= 0), torch.minimum(gain, slack)
+        return Standing(said, reached, gain)
 
     def _climbed(self, loss: Loss, rows: Index, logits: Logits) -> PerImage:
         """What the attacker drives up: the loss of the true class, or minus that of the target."""
@@ -83,35 +99,80 @@ class Problem:
         ]
         return join(parts)
 
-    def gradient(self, rows: Index, images: Images, loss: Loss) -> tuple[Images, Prediction]:
-        """The gradient of what the attacker drives up in each image, by the source, and the source's prediction."""
+    @torch.no_grad()
+    def stand(self, rows: Index, images: Images) -> Standing:
+        """How candidates for the images at `rows` stand with the judge."""
+        said, slack = self.predict(rows, images), None
+        if self.guard is not None:
+            parts = padded_batches(rows, images)
+            slack = torch.cat([self.guard.slack(batch, self.ids_of(some))[:size] for some, batch, size in parts])
+        return self._standing(rows, said, slack)
+
+    def gradient(self, rows: Index, images: Images, loss: Loss, *, last: bool = False) -> tuple[Images, Standing]:
+        """The gradient of what the attacker drives up in each image, and how the images stand, both by the source.
+
+        The `last` steps of a search are computed in full precision whatever `search_precision` says.
+        """
         self.gradient_calls[rows] += 1
-        gradients, parts = [], []
+        gradients, parts, slacks = [], [], []
         for padded, batch, size in padded_batches(rows, images):
             batch = batch.detach().requires_grad_(True)
-            with torch.enable_grad():
+            with torch.enable_grad(), self._autocast(last):
                 prediction = self.source.rows(padded).predict(batch)
-                total = self._climbed(loss, padded, prediction.logits).sum()
-            # With respect to the images only: the weights' gradients would cost half as much again.
-            (gradient,) = torch.autograd.grad(total, batch)
+                prediction = replace(prediction, logits=prediction.logits.to(batch.dtype))
+                climb = self._climbed(loss, padded, prediction.logits)
+                if self.guard is None:
+                    # With respect to the images only: the weights' gradients would cost half as much again.
+                    (gradient,) = torch.autograd.grad(climb.sum(), batch)
+                else:
+                    slack = self.guard.searched(batch, self.ids_of(padded))
+                    ahead = self._climbed(margin, padded, prediction.logits)
+                    gradient = self.guard.joined(batch, climb, ahead, slack)
+                    slacks.append(slack.detach()[:size])
             gradients.append(gradient[:size])
             parts.append(prediction.first(size))
         gradient = torch.cat(gradients)
         flat = gradient.flatten(1)
         healthy = torch.isfinite(flat).all(1) & (flat != 0).any(1)
         self.zero_gradients[rows] += (~healthy).long()
-        return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), join(parts)
+        standing = self._standing(rows, join(parts), torch.cat(slacks) if slacks else None)
+        return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), standing
+
+    def confirm(self, rows: Index, images: Images, seen: Standing, *, last: bool = False) -> Standing:
+        """How candidates stand with the judge, given how they stood with the source in `gradient`: asked again only where
+        that can differ. Of a search in bfloat16 only successes are asked about, and the rest is believed."""
+        low = self.search_precision != "full" and not last
+        if self.source is not self.judge or (self.guard is not None and self.guard.source is not None):
+            return self.stand(rows, images)
+        if not low or not seen.reached.any():
+            return seen
+        (doubtful,) = seen.reached.nonzero(as_tuple=True)
+        asked = self.stand(rows[doubtful], images[doubtful])
+        said = {name: value.clone() for name, value in vars(seen.prediction).items()}
+        for name, value in said.items():
+            value[doubtful] = getattr(asked.prediction, name)
+        reached, gain = seen.reached.clone(), seen.gain.clone()
+        reached[doubtful], gain[doubtful] = asked.reached, asked.gain
+        return Standing(Prediction(**said), reached, gain)
+
+    def _autocast(self, last: bool) -> torch.autocast:
+        low = self.search_precision != "full" and not last
+        return torch.autocast(self.images.device.type, torch.bfloat16, enabled=low)
 
     def slopes(self, rows: Index, images: Images, classes: Tensor) -> tuple[Tensor, Tensor]:
         """By the source, how far each class in `classes` (N, K) is ahead of the true one, (N, K), and the gradients of
         that, (N, K, channels, height, width). Counts as K gradients."""
         self.gradient_calls[rows] += classes.shape[1]
+        if self.guard is not None:
+            raise InvalidInput(
+                "guard: expected none for an attack that steps to linearized boundaries. Use CarliniWagner."
+            )
         gaps, gradients = [], []
         for (padded, batch, size), some in zip(padded_batches(rows, images), classes.split(BATCH), strict=True):
             some = some[torch.arange(len(batch), device=some.device) % size]
             batch = batch.detach().requires_grad_(True)
-            with torch.enable_grad():
-                logits = self.source.rows(padded).predict(batch).logits
+            with torch.enable_grad(), self._autocast(last=False):
+                logits = self.source.rows(padded).predict(batch).logits.to(batch.dtype)
                 gap = logits.gather(1, some) - logits.gather(1, self.labels[padded, None])
                 parts = [torch.autograd.grad(column.sum(), batch, retain_graph=True)[0] for column in gap.unbind(1)]
             gaps.append(gap[:size].detach())

@@ -18,4 +18,8 @@ class Detector(ABC):
 
     @abstractmethod
     def score(self, images: Images, ids: Sequence[str]) -> PerImage:
-        """One number per image, higher = more suspicious; `ids` decide the random draws."""
+        """One number per image, higher = more suspicious; `ids` decide the random draws.
+
+        Differentiable in the images wherever the score itself is, and by a stand-in where it is not (BPDA), so that an
+        attacker who knows the detector can be tried: see `odefend.attacks.Guard`. Call it under `torch.no_grad()` otherwise.
+        """

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from odefend.detectors.base import Detector
 from odefend.models import Classifier
 from odefend.tensors import Images, PerImage
@@ -16,6 +14,5 @@ class OnePassMargin(Detector):
 
     net: Classifier
 
-    @torch.no_grad()
     def score(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
         return -self.net.predict(images).margin

@@ -3,15 +3,16 @@
 Their rule accepts an image whose largest agreeing group v_agree has at least v_min votes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from odefend.attacks import straight_through
 from odefend.defenses import RandomTolerance
 from odefend.detectors.base import Detector
 from odefend.errors import InvalidInput
-from odefend.models import ODENet
+from odefend.models import ODENet, Prediction
 from odefend.tensors import Counts, Images, Mask, PerImage
 
 ABSTAINED = -1
@@ -39,16 +40,32 @@ class ToleranceVote(Detector):
     @torch.no_grad()
     def ballots(self, images: Images, ids: Sequence[str]) -> torch.Tensor:
         """The label each solve gives, (images, V), ABSTAINED where it failed."""
-        net = self.defense(self.net)
-        found = []
-        for index in range(self.votes):
-            prediction = net.draw(ids, index).predict(images)
-            found.append(torch.where(prediction.answered, prediction.labels, ABSTAINED))
-        return torch.stack(found, 1)
+        return torch.stack([_ballot(said) for said in self._said(images, ids)], 1)
 
     def score(self, images: Images, ids: Sequence[str]) -> PerImage:
-        return (self.votes - agreement(self.ballots(images, ids))).double()
+        """V - v_agree; its gradient is that of V minus the sum of the probabilities that the solves give to the label of the
+        largest group."""
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return (self.votes - agreement(self.ballots(images, ids))).double()
+        said = list(self._said(images, ids))
+        ballots = torch.stack([_ballot(one) for one in said], 1)
+        shares = torch.stack([one.logits.softmax(1) for one in said]).sum(0)
+        agreed = shares.gather(1, _largest_group(ballots)[:, None])[:, 0]
+        return straight_through(self.votes - agreement(ballots), self.votes - agreed)
+
+    def _said(self, images: Images, ids: Sequence[str]) -> Iterator[Prediction]:
+        net = self.defense(self.net)
+        return (net.draw(ids, index).predict(images) for index in range(self.votes))
 
     def accepts(self, images: Images, ids: Sequence[str], v_min: int) -> Mask:
         """Whether at least `v_min` of the votes agree."""
         return self.score(images, ids) <= self.votes - v_min
+
+
+def _ballot(said: Prediction) -> torch.Tensor:
+    return torch.where(said.answered, said.labels, ABSTAINED)
+
+
+def _largest_group(ballots: torch.Tensor) -> torch.Tensor:
+    """The label that most of the votes in each row agree on; 0 where all abstained."""
+    return ballots.mode(1).values.clamp_min(0)

@@ -5,5 +5,6 @@ from odefend.evaluation.runner import Runner as Runner
 from odefend.evaluation.units import Condition as Condition
 from odefend.evaluation.units import Craft as Craft
 from odefend.evaluation.units import Judge as Judge
-from odefend.evaluation.units import Slice as Slice
-from odefend.evaluation.units import View as View
+from odefend.evaluation.views import Slice as Slice
+from odefend.evaluation.views import View as View
+from odefend.evaluation.views import Watch as Watch

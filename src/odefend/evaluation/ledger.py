@@ -19,7 +19,7 @@ from torch import Tensor
 from odefend.errors import OutputError
 from odefend.files import make_folder, write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SHARED = {
     "key": pl.String,  # of the shard: a digest of everything that decides its rows
@@ -50,10 +50,14 @@ TABLES: dict[str, dict[str, Any]] = {
         "norm": pl.String,
         "epsilon": pl.Float64,  # null for a minimum-norm attack
         "steps": pl.Int64,
+        "target": pl.Int64,  # null where any other class counts
+        "search_precision": pl.String,  # of the gradients: full (the net's own) or bfloat16
         "source": pl.String,  # net whose gradients were used
         "source_rtol": pl.Float64,
         "source_atol": pl.Float64,
         "source_gradient": pl.String,
+        "source_draws": pl.Int64,  # random tolerances whose answers the attacked net averages; null where there are none
+        "guard": pl.String,  # canonical JSON of the detector that the attack had to slip past; null without one
         "seed": pl.Int64,
         "batch": pl.Int64,
         "position": pl.Int64,  # in the shard's stored images

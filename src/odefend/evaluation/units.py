@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,73 +10,14 @@ import torch
 from odefend.attacks import Attack
 from odefend.attacks.losses import margin
 from odefend.attacks.problem import padded_batches
-from odefend.data import DATASETS, LabelledImages
+from odefend.data import LabelledImages
 from odefend.defenses import InputNoise, LogUniform
 from odefend.evaluation.ledger import Ledger, canonical, digest, listed
-from odefend.models import Classifier, ODENet, join, load, weights_digest
+from odefend.evaluation.views import Slice, View, Watch
+from odefend.models import ODENet, join
 from odefend.norms import L2, LINF
 from odefend.progress import Progress, Silent
 from odefend.tensors import Images, Times
-from odefend.version import VERSION
-
-
-@lru_cache(maxsize=8)
-def _net(name: str) -> Classifier:
-    return load(name)
-
-
-@lru_cache(maxsize=8)
-def _images(data: str, split: str) -> LabelledImages:
-    return DATASETS[data](split)
-
-
-@dataclass(frozen=True)
-class View:
-    """A trained net as it is attacked or judged; `tolerance` is None for nets without a solver."""
-
-    net: str
-    tolerance: float | None = None
-    gradient: str = "unrolled"
-    end: str = "interpolate"
-    coupling: str = "sample"
-
-    def open(self) -> Classifier:
-        """The classifier itself."""
-        net = _net(self.net)
-        if isinstance(net, ODENet):
-            return net.at(self.tolerance, gradient=self.gradient, end=self.end, coupling=self.coupling)
-        return net
-
-    def record(self) -> dict[str, Any]:
-        """The columns that say which net, solved how."""
-        net = _net(self.net)
-        solver = net.settings if isinstance(net, ODENet) else None
-        return {
-            "net": self.net,
-            "net_digest": weights_digest(net),
-            "training_seed": net.card.seed if net.card else None,
-            "precision": "float32",
-            "gradient": self.gradient if solver else None,
-            "end": self.end if solver else None,
-            "method": solver.method if solver else None,
-            "coupling": self.coupling if solver else None,
-            "max_steps": solver.max_steps if solver else None,
-            "code_version": VERSION,
-        }
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Images start:stop of one split of a data set."""
-
-    data: str
-    split: str
-    start: int
-    stop: int
-
-    def open(self) -> LabelledImages:
-        """The images."""
-        return _images(self.data, self.split)[self.start : self.stop]
 
 
 @dataclass(frozen=True)
@@ -89,6 +30,7 @@ class Craft:
     images: Slice
     source: View | None = None
     seed: int = 0
+    watch: Watch | None = None
 
     @cached_property
     def key(self) -> str:
@@ -100,8 +42,9 @@ class Craft:
                 "craft": self.experiment,
                 "attack": self.attack.record(),
                 "view": view,
-                "at": self.view.tolerance,
-                "source": source.record() | {"at": source.tolerance},
+                "at": asdict(self.view),
+                "source": source.record() | {"at": asdict(source)},
+                "watch": self.watch and asdict(self.watch),
                 "data": data.digest,
                 "seed": self.seed,
             }
@@ -119,13 +62,15 @@ class Craft:
     def run(self, ledger: Ledger, progress: Progress | None = None) -> None:
         """Attack, store the images, then write the rows."""
         data, source = self.images.open(), self.source or self.view
+        net = self.view.open(data.ids)
         found = self.attack(
-            self.view.open(),
+            net,
             data.images,
             data.labels,
             ids=data.ids,
             seed=self.seed,
-            source=self.source.open() if self.source else None,
+            source=self.source.open(data.ids) if self.source else None,
+            guard=self.watch and self.watch.open(net),
             progress=progress or Silent(),
         )
         delta, settings = found.images - data.images, self.attack.record()
@@ -145,11 +90,15 @@ class Craft:
                 "norm": settings.pop("norm"),
                 "epsilon": settings.get("epsilon"),
                 "steps": settings.get("steps"),
+                "target": self.attack.target,
+                "search_precision": self.attack.search_precision,
                 "settings": canonical(settings),
                 "source": source.net,
                 "source_rtol": source.tolerance,
                 "source_atol": source.tolerance,
                 "source_gradient": source.record()["gradient"],
+                "source_draws": source.draws if source.random else None,
+                "guard": canonical(asdict(self.watch)) if self.watch else None,
                 "seed": self.seed,
                 "batch": len(data),
                 "position": list(range(len(data))),

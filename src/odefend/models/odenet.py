@@ -18,8 +18,8 @@ from odefend.models.layers import (
     residual_stem,
 )
 from odefend.models.settings import SolverSettings
-from odefend.solver import Solution, Tolerance, solve
-from odefend.tensors import Images, Index, State
+from odefend.solver import Solution, Tolerance, effort, solve
+from odefend.tensors import Images, Index, PerImage, State
 
 
 class ODENet(Classifier):
@@ -72,6 +72,14 @@ class ODENet(Classifier):
             field = torch.compile(field, dynamic=True)
         chosen = {name: value for name, value in vars(how).items() if name != "compiled"}
         return solve(field, state, **chosen, **wanted)
+
+    def effort(self, images: Tensor, grid: int = 8) -> PerImage:
+        """How many solver steps each image will ask for, estimated on `grid` equal steps; differentiable: see
+        `solver.effort`."""
+        check_images(images, self.in_channels)
+        state, how = self.stem(images).to(images.dtype), self.settings
+        field = PreparedField(self.field, *state.shape[2:]) if isinstance(self.field, ODEField) else self.field
+        return effort(field, state, 0.0, how.t1, method=how.method, tolerance=how.tolerance, grid=grid)
 
     def classify(self, images: Images) -> Prediction:
         # Under mixed precision only the field is computed in the lower one, never the state.

@@ -1,0 +1,96 @@
+"""AutoAttack under odefend's template (extra `attacks`)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from odefend.attacks.adapter import BareLogits, check_unguarded, library, seeded, widened
+from odefend.attacks.base import Attack, check_epsilon, check_positive
+from odefend.attacks.problem import BATCH, Problem
+from odefend.errors import InvalidInput, unknown
+from odefend.norms import LINF, Norm
+from odefend.tensors import Images, Index, Labels, PerImage
+
+
+@dataclass(frozen=True)
+class AutoAttack(Attack):
+    """AutoAttack (Croce & Hein, arXiv 2003.01690) through pyautoattack, in an L-inf or L2 ball of radius `epsilon`.
+
+    `attacks`: some of `AUTO_ATTACKS`, in the order in which they are tried on what is left; default: the standard version's,
+    as far as the number of classes allows. `steps` of APGD and FAB, `queries` of Square.
+    """
+
+    epsilon: float
+    norm: Norm = LINF
+    attacks: tuple[str, ...] | None = None
+    steps: int = 100
+    queries: int = 5000
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_positive(steps=self.steps, queries=self.queries, restarts=self.restarts)
+        if self.norm.name not in _AUTO_NORMS:
+            raise InvalidInput(f"norm: expected LINF or L2, got {self.norm.name}.")
+        for name in self.attacks or ():
+            if name not in AUTO_ATTACKS:
+                raise unknown("part of AutoAttack", name, AUTO_ATTACKS)
+        if self.target is not None:
+            raise InvalidInput("target: expected none, since AutoAttack tries all classes.")
+        library("pyautoattack")
+
+    @property
+    def norm_name(self) -> str:
+        return self.norm.name
+
+    @property
+    def budget(self) -> float | None:
+        return self.epsilon
+
+    def measure(self, delta: Images) -> PerImage:
+        return self.norm.size(delta)
+
+    def perturb(self, problem: Problem, rows: Index) -> Images:
+        check_unguarded(problem, self.name)
+        classes, found = problem.judge.classes, []
+        for some in rows.split(BATCH):
+            net = BareLogits(problem.source, self.search_precision)
+            with seeded(problem.seed):
+                adversarial = self._run(
+                    net.eval(), problem.images[some].float(), problem.labels[some], classes, problem.seed
+                )
+                found.append(widened(problem.images[some], adversarial))
+            net.account(problem, some)
+        return torch.cat(found)
+
+    def _run(self, net: nn.Module, images: Images, labels: Labels, classes: int, seed: int) -> Images:
+        if self.epsilon == 0:
+            return images
+        run = library("pyautoattack").AutoAttack(
+            net,
+            norm=_AUTO_NORMS[self.norm.name],
+            eps=self.epsilon,
+            seed=seed,
+            version="custom",
+            attacks=list(self.attacks or _standard(classes)),
+            device=images.device,
+        )
+        run.verbose = False
+        for part in (run.apgd, run.apgd_targeted, run.fab):
+            part.n_iter, part.n_restarts = self.steps, self.restarts
+        run.apgd_targeted.n_target_classes = run.fab.n_target_classes = min(9, classes - 1)
+        run.square.n_queries, run.square.n_restarts = self.queries, self.restarts
+        return run.run_standard_evaluation(images, labels, batch_size=BATCH)[0].detach()
+
+
+AUTO_ATTACKS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
+
+_AUTO_NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def _standard(classes: int) -> tuple[str, ...]:
+    """The standard version; its loss for APGD-T needs four classes, and with two there is one target only."""
+    if classes > 3:
+        return ("apgd-ce", "apgd-t", "fab-t", "square")
+    return ("apgd-ce", "fab-t", "square") if classes > 2 else ("apgd-ce", "fab", "square")

@@ -1,0 +1,83 @@
+"""An attack on time: images that keep an adaptive solver busy."""
+
+from dataclasses import dataclass
+
+import torch
+
+from odefend.attacks.base import Attack, check_epsilon, check_positive
+from odefend.attacks.problem import Problem, padded_batches
+from odefend.errors import InvalidInput
+from odefend.models import Classifier, ODENet
+from odefend.norms import LINF, Norm
+from odefend.tensors import Images, Index, PerImage
+
+
+@dataclass(frozen=True)
+class Availability(Attack):
+    """Drive up the number of evaluations of the vector field inside a ball, by projected gradient steps from the clean image.
+
+    What is climbed is a smooth stand-in for the number of solver steps, `ODENet.effort` on `grid` fixed steps; kept is the
+    candidate for which the judge needed most evaluations, one that its `max_steps` ended before any other. It does not aim
+    at labels: `success` still says whether the label became wrong, so read `nfe` and `status` of the judge's prediction.
+
+    Related: slow-down attacks on early-exit nets (Hong et al., arXiv 2010.02432).
+    """
+
+    epsilon: float
+    norm: Norm = LINF
+    steps: int = 40
+    step_size: float | None = None
+    grid: int = 8
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_positive(steps=self.steps, grid=self.grid)
+        if self.step_size is not None:
+            check_positive(step_size=self.step_size)
+        if self.target is not None:
+            raise InvalidInput("target: expected none, since the attack is on time, not on labels.")
+
+    @property
+    def norm_name(self) -> str:
+        return self.norm.name
+
+    @property
+    def budget(self) -> float | None:
+        return self.epsilon
+
+    def measure(self, delta: Images) -> PerImage:
+        return self.norm.size(delta)
+
+    def perturb(self, problem: Problem, rows: Index) -> Images:
+        clean = problem.images[rows]
+        best, most = clean.clone(), problem.images.new_full((len(rows),), -torch.inf)
+        x, size = clean, self.step_size or 2.5 * self.epsilon / self.steps
+        problem.progress.stage(self.name, self.steps)
+        for step in range(self.steps + 1):
+            said = problem.predict(rows, x)
+            work = torch.where(said.answered, said.nfe.to(clean), torch.inf)
+            more = work > most
+            best[more], most[more] = x[more], work[more]
+            problem.progress.advance(step)
+            if step < self.steps:
+                moved = x + size * self.norm.steepest(self._slope(problem, rows, x))
+                x = (clean + self.norm.project(moved - clean, self.epsilon)).clamp(0, 1)
+        return best
+
+    def _slope(self, problem: Problem, rows: Index, x: Images) -> Images:
+        problem.gradient_calls[rows] += 1
+        slopes = []
+        for some, batch, size in padded_batches(rows, x):
+            batch = batch.detach().requires_grad_(True)
+            with torch.enable_grad():
+                effort = _ode(problem.source).rows(some).effort(batch, self.grid)
+                slopes.append(torch.autograd.grad(effort.sum(), batch)[0][:size])
+        return torch.nan_to_num(torch.cat(slopes), 0.0, 0.0, 0.0)
+
+
+def _ode(net: Classifier) -> ODENet:
+    if not isinstance(net, ODENet):
+        raise InvalidInput(
+            f"Availability: expected an ODE net, got {type(net).__name__}, whose work does not depend on the image."
+        )
+    return net

@@ -1,0 +1,110 @@
+"""Settings of attacks by name, each with the reason for it, and attacks made from names and settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from odefend.attacks.autoattack_adapter import AutoAttack
+from odefend.attacks.availability import Availability
+from odefend.attacks.base import Attack
+from odefend.attacks.carlini_wagner import CarliniWagner
+from odefend.attacks.deepfool import DeepFool
+from odefend.attacks.foolbox_adapter import FoolboxAttack
+from odefend.attacks.gradient import BIM, FGSM, PGD
+from odefend.errors import InvalidInput, unknown
+from odefend.norms import LINF, NORMS, RMS, Norm
+
+ATTACKS: dict[str, type[Attack]] = {
+    "fgsm": FGSM,
+    "bim": BIM,
+    "pgd": PGD,
+    "carlini-wagner": CarliniWagner,
+    "deepfool": DeepFool,
+    "availability": Availability,
+    "foolbox": FoolboxAttack,
+    "autoattack": AutoAttack,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An attack with settings, and why they are these."""
+
+    attack: Attack
+    reason: str
+
+
+def _published(epsilon: float, norm: Norm) -> Attack:
+    return BIM(epsilon, norm, steps=40, step_size=epsilon / 10)
+
+
+PRESETS: dict[str, Preset] = {
+    "carrara-mnist": Preset(CarliniWagner(), "C&W of Carrara et al. (ICPR-W 2020) on MNIST: Adam .05, 5 rounds of 100"),
+    "carrara-cifar10": Preset(CarliniWagner(learning_rate=0.01), "the same on CIFAR-10: Adam .01"),
+    "foolbox2": Preset(
+        CarliniWagner(steps=1000, binary_search_steps=5, learning_rate=5e-3, initial_constant=1e-2),
+        "C&W with the defaults of Foolbox 2",
+    ),
+    "foolbox3": Preset(
+        CarliniWagner(steps=10_000, binary_search_steps=9, learning_rate=1e-2, initial_constant=1e-3),
+        "C&W with the defaults of Foolbox 3: the most thorough, and hours of it",
+    ),
+    "caldelli": Preset(
+        CarliniWagner(steps=1000, binary_search_steps=7, learning_rate=1e-2, initial_constant=1e-3),
+        "C&W of Caldelli et al. (ICIP 2022)",
+    ),
+    "fast": Preset(
+        CarliniWagner(steps=40, binary_search_steps=4, learning_rate=0.1, initial_constant=1.0),
+        "C&W at a third of the published cost: it begins at a constant that reaches the margins of trained nets, instead of "
+        "spending rounds on getting there, and takes larger steps",
+    ),
+    "wifs-linf": Preset(
+        _published(0.05, LINF),
+        "the basic iterative attack of Carrara et al. (WIFS 2019), radius .05: see --set epsilon",
+    ),
+    "wifs-l2": Preset(_published(0.05, RMS), "the same in what that paper calls L2, a root of a mean"),
+    "mnist-linf": Preset(
+        PGD(0.3, steps=40, step_size=0.01, early_stop=False),
+        "Madry et al. (arXiv 1706.06083) on MNIST: radius .3 in steps of .01",
+    ),
+    "cifar10-linf": Preset(
+        PGD(8 / 255, steps=20, step_size=2 / 255, early_stop=False),
+        "Madry et al. (arXiv 1706.06083) on CIFAR-10: radius 8/255 in steps of 2/255",
+    ),
+}
+"""Attacks by name."""
+
+
+def named_attack(name: str, settings: Mapping[str, Any] | None = None) -> Attack:
+    """An attack by its name or that of a preset, with some of its settings replaced; norms by their names.
+
+    Raises UnknownName for an unknown attack, setting or norm, with the nearest, and InvalidInput for a missing setting or a
+    value of the wrong type or out of range.
+    """
+    if name not in ATTACKS and name not in PRESETS:
+        raise unknown("attack", name, [*ATTACKS, *PRESETS])
+    kind = ATTACKS[name] if name in ATTACKS else type(PRESETS[name].attack)
+    wanted = {key: _value(kind, key, value) for key, value in (settings or {}).items()}
+    if name in PRESETS:
+        return replace(PRESETS[name].attack, **wanted)
+    try:
+        return kind(**wanted)
+    except TypeError as error:
+        missing = str(error).split("argument")[-1].lstrip("s: ")
+        raise InvalidInput(f"attack: expected settings for {name}, missing {missing}.") from error
+
+
+def _value(kind: type[Attack], key: str, value: Any) -> Any:
+    known: dict[str, Any] = {field.name: field.type for field in fields(kind)}
+    if key not in known:
+        raise unknown(f"setting of {kind.__name__}", key, known)
+    if known[key] is Norm:
+        if value not in NORMS:
+            raise unknown("norm", value, NORMS)
+        return NORMS[value]
+    try:
+        return TypeAdapter(known[key]).validate_python(value)
+    except ValidationError as error:
+        raise InvalidInput(f"{key}: {error.errors()[0]['msg'].lower()}; got {value!r}.") from error

@@ -1,0 +1,176 @@
+"""Attacks on a trained net, and the list of attacks."""
+
+import tomllib
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from odefend import intervals
+from odefend.attacks import ATTACKS, PRESETS, Attack, Pushed, check_setup, named_attack
+from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.progress import showing
+from odefend.errors import InvalidInput
+from odefend.evaluation import Craft, Runner, Slice, View, doubts
+from odefend.evaluation.robustness import attacked
+from odefend.files import write_atomically
+from odefend.models import ODENet, load
+from odefend.report import Table
+from odefend.report.figures import convergence
+
+EXPERIMENT = "attack"
+LOOKED_AT = 64
+"""Images that the check at the start looks at."""
+
+
+def run_attack(
+    attack: Attack, view: View, source: View | None, images: Slice, out: Path, shard: int, workers: int | None, seed: int,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Attack, store, and tell."""
+    view, source = _at_home(view), source and _at_home(source)
+    data = images.open()
+    if not len(data):
+        raise InvalidInput(f"images: expected some between {images.start} and {images.stop}, the split ends before.")
+    some = data[:LOOKED_AT]
+    warnings = check_setup(view.open(), some.images, some.labels)
+    stop = images.start + len(data)
+    units = [
+        Craft(EXPERIMENT, attack, view, Slice(images.data, images.split, at, min(at + shard, stop)), source, seed)
+        for at in range(images.start, stop, shard)
+    ]
+    with showing(quiet) as progress, Runner(out, workers) as runner:
+        progress.stage(f"{attack.name} on {view.net}", len(data))
+        runner.run([(unit, unit.images.stop - unit.images.start) for unit in units], progress.advance)
+        rows = pl.concat([runner.ledger.read_shard("crafted", unit.key) for unit in units])
+    figure = out / f"convergence-{units[0].key[:8]}.svg"
+    write_atomically(figure, lambda part: part.write_text(convergence(rows), encoding="utf-8"))
+    tables = [_result(rows, attack), _signs(rows, attack, warnings)]
+    if as_json:
+        print_json(
+            {
+                "ledger": str(out),
+                "keys": [unit.key for unit in units],
+                "figure": str(figure),
+                "warnings": warnings,
+                "tables": [table_json(table) for table in tables],
+            }
+        )
+        return
+    terminal = console()
+    for table in tables:
+        show(terminal, table)
+    terminal.print(f"\nLedger and images: {out}\nConvergence: {figure}", highlight=False, soft_wrap=True)
+
+
+def run_attacks(as_json: bool) -> None:
+    """What there is to attack with."""
+    kinds = Table(
+        "Attacks",
+        ("name", "settings"),
+        tuple((name, _settings(kind)) for name, kind in ATTACKS.items()),
+        "Set them by --set NAME=VALUE. Pixels are in [0, 1]; norm is linf, l2 or rms; those without epsilon seek the nearest.",
+    )
+    presets = Table(
+        "Presets",
+        ("name", "what and why"),
+        tuple((name, preset.reason) for name, preset in PRESETS.items()),
+        "Their settings can be replaced by --set as well.",
+    )
+    if as_json:
+        print_json([table_json(table) for table in (kinds, presets)])
+        return
+    for table in (kinds, presets):
+        show(console(), table)
+
+
+def chosen_attack(name: str, settings: list[str], push: float | None) -> Attack:
+    """The attack that the command line names; values as in TOML, and bare words."""
+    attack = named_attack(name, dict(_setting(text) for text in settings))
+    return attack if push is None else Pushed(attack, push)
+
+
+def default_data(net: str) -> str:
+    """The data set that a net was trained on."""
+    card = load(net).card
+    if card is None:
+        raise InvalidInput(f"{net}: expected a card that says what it was trained on, found none. Use --data.")
+    return card.data
+
+
+def _at_home(view: View) -> View:
+    """A view of an ODE net is at the tolerance of its training unless another was asked for; of others at none."""
+    net = load(view.net)
+    if not isinstance(net, ODENet):
+        if view.tolerance is not None:
+            raise InvalidInput(
+                f"tolerance: expected none for {view.net}, which solves nothing, got {view.tolerance:g}."
+            )
+        return view
+    usual = net.card.tolerance if net.card else None
+    return replace(view, tolerance=view.tolerance or usual or 1e-3)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"--set: expected NAME=VALUE, such as steps=40, got {text!r}.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+def _settings(kind: type[Attack]) -> str:
+    """As in "epsilon, norm=linf, steps=20"; what has no default comes without a value."""
+    told = []
+    for field in fields(kind):
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        shown = getattr(default, "name", default)
+        told.append(field.name if default is MISSING else f"{field.name}={'' if shown is None else shown}")
+    return ", ".join(sorted(told, key=lambda text: "=" in text))
+
+
+def _result(rows: pl.DataFrame, attack: Attack) -> Table:
+    """How many fell, and how near."""
+    tried = attacked(rows)
+    hits = tried.filter("success")
+    precision = rows["search_precision"][0]
+    cells = (
+        str(rows.height),
+        str(rows.height - tried.height),
+        intervals.rate(hits.height, tried.height).percent,
+        intervals.mean(hits["distance"].to_numpy()).text(4) if hits.height else "-",
+        f"{hits['distance'].median():.4f}" if hits.height else "-",
+        f"{(tried['gradient_calls'].mean() or 0):.0f} / {(tried['forward_calls'].mean() or 0):.0f}",
+    )
+    solved = f", tolerance {rows['rtol'][0]:g}, {rows['gradient'][0]} gradients" if rows["rtol"][0] is not None else ""
+    return Table(
+        f"{attack.name} on {rows['net'][0]}",
+        (
+            "images",
+            "wrong before",
+            "broken",
+            f"mean {attack.norm_name}",
+            f"median {attack.norm_name}",
+            "gradients / answers",
+        ),
+        (cells,),
+        f"Of the images that were right before, with 95 % intervals{solved}; gradients of {rows['source'][0]}, search precision "
+        f"{precision}. {rows['settings'][0]}",
+    )
+
+
+def _signs(rows: pl.DataFrame, attack: Attack, warnings: list[str]) -> Table:
+    """What says that the attack may have been weaker than it could be."""
+    found = [doubts.gradients(rows)]
+    if attack.budget is None:
+        found.append(doubts.converged(rows))
+    cells = [("setup", text, "red") for text in warnings]
+    return Table(
+        "Was the attack weak?",
+        ("question", "finding", "verdict"),
+        (*cells, *((doubt.question, doubt.finding, doubt.verdict) for doubt in found)),
+        "No red here does not make a net robust: try other attacks, other sources and more steps as well.",
+    )

@@ -1,0 +1,130 @@
+"""What units of work are about: views of nets, slices of data sets, detectors that stand by. Small values that can be sent to
+another process, and that open the real thing there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from odefend.attacks import Expectation, Guard
+from odefend.data import DATASETS, LabelledImages
+from odefend.defenses import LogUniform, RandomTolerance
+from odefend.detectors import Detector, OnePassMargin, ToleranceVote
+from odefend.errors import unknown
+from odefend.models import Classifier, ODENet, load, weights_digest
+from odefend.tensors import Images, PerImage
+from odefend.version import VERSION
+
+
+@lru_cache(maxsize=8)
+def _net(name: str) -> Classifier:
+    return load(name)
+
+
+@lru_cache(maxsize=8)
+def _images(data: str, split: str) -> LabelledImages:
+    if data not in DATASETS:
+        raise unknown("data set", data, DATASETS)
+    return DATASETS[data](split)
+
+
+@dataclass(frozen=True)
+class View:
+    """A trained net as it is attacked or judged; `tolerance` is None for nets without a solver.
+
+    With `random`, tolerances are drawn from that distribution for each image, and `draws` of them are averaged into an
+    `Expectation`: what an attacker looks at who knows the distribution and not the draw.
+    """
+
+    net: str
+    tolerance: float | None = None
+    gradient: str = "unrolled"
+    end: str = "interpolate"
+    coupling: str = "sample"
+    max_steps: int = 1000
+    random: LogUniform | None = None
+    draws: int = 1
+
+    def open(self, ids: Sequence[str] = ()) -> Classifier:
+        """The classifier itself; `ids` of the images that it is for, where there is something random in it."""
+        net = _net(self.net)
+        if not isinstance(net, ODENet):
+            return net
+        how = {"gradient": self.gradient, "end": self.end, "coupling": self.coupling, "max_steps": self.max_steps}
+        net = net.at(self.tolerance, **how)
+        if self.random is None:
+            return net
+        # Seed 1: draws that no judge makes, whose seed is 0.
+        defended = RandomTolerance(self.random, seed=1)(net)
+        return Expectation([defended.draw(ids, index) for index in range(self.draws)])
+
+    def record(self) -> dict[str, Any]:
+        """The columns that say which net, solved how."""
+        net = _net(self.net)
+        solver = net.settings if isinstance(net, ODENet) else None
+        return {
+            "net": self.net,
+            "net_digest": weights_digest(net),
+            "training_seed": net.card.seed if net.card else None,
+            "precision": "float32",
+            "gradient": self.gradient if solver else None,
+            "end": self.end if solver else None,
+            "method": solver.method if solver else None,
+            "coupling": self.coupling if solver else None,
+            "max_steps": self.max_steps if solver else None,
+            "code_version": VERSION,
+        }
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Images start:stop of one split of a data set."""
+
+    data: str
+    split: str
+    start: int
+    stop: int
+
+    def open(self) -> LabelledImages:
+        """The images."""
+        return _images(self.data, self.split)[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A detector beside the net under attack, which the attacker knows: see `attacks.Guard`.
+
+    A vote is judged with `votes` solves and searched with `searched` others, whose draws the detector does not make.
+    """
+
+    detector: str
+    threshold: float
+    scale: float
+    way: str = "selective"
+    votes: int = 20
+    searched: int = 5
+
+    def open(self, net: Classifier) -> Guard:
+        """The detector itself, beside a net."""
+        source = None
+        if self.detector == "one-pass-margin":
+            detector: Detector = OnePassMargin(net)
+        elif self.detector == "tolerance-vote" and isinstance(net, ODENet):
+            detector = ToleranceVote(net, self.votes)
+            source = ToleranceVote(net, self.searched, RandomTolerance(seed=1))
+        else:
+            raise unknown("detector", self.detector, ("one-pass-margin", "tolerance-vote"))
+        # A vote of fewer solves has a proportionally smaller score.
+        return Guard(detector, self.threshold, self.scale, self.way, source and _Rescaled(source, self.votes))
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    """The score of a vote as one of `votes` solves would have it."""
+
+    vote: ToleranceVote
+    votes: int
+
+    def score(self, images: Images, ids: Sequence[str]) -> PerImage:
+        """Scaled by the number of solves."""
+        return self.vote.score(images, ids) * (self.votes / self.vote.votes)

@@ -1,0 +1,102 @@
+"""`odefend attack` and `odefend attacks`, in this process: what is written, what is said, and what is refused."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from odefend.attacks import ATTACKS, PRESETS
+from odefend.cli import main
+from odefend.evaluation import Ledger
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def command(arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["odefend", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == status
+        return capsys.readouterr()
+
+    return command
+
+
+def test_attack_crafts_once_and_goes_on(tmp_path, run):
+    out = tmp_path / "found"
+    command = [
+        "attack",
+        "digits-oon",
+        "--attack",
+        "pgd",
+        "--set",
+        "epsilon=0.2",
+        "--set",
+        "steps=3",
+        "--set",
+        "norm=linf",
+    ]
+    command += ["--images", "6", "--shard", "3", "--workers", "1", "--out", str(out), "--json"]
+    first = json.loads(run(command).out)
+    ledger = Ledger(out)
+    rows = ledger.read("crafted")
+    assert rows.height == 6 and rows["search_precision"].unique().to_list() == ["full"] and rows["epsilon"][0] == 0.2
+    for key in first["keys"]:
+        assert ledger.read_images(key).shape == (3, 1, 8, 8)
+    assert Path(first["figure"]).read_text(encoding="utf-8").startswith("<svg")
+    assert first["tables"][0]["rows"][0]["images"] == "6" and first["warnings"] == []
+    # A shard that is lost is crafted again, the same; the other is left alone.
+    gone, kept = (out / "crafted" / f"{key}.parquet" for key in first["keys"])
+    gone.unlink()
+    before = kept.stat().st_mtime_ns
+    assert json.loads(run(command).out) == first
+    assert kept.stat().st_mtime_ns == before and ledger.read("crafted").equals(rows)
+    other = json.loads(run([*command, "--seed", "1"]).out)
+    assert set(other["keys"]).isdisjoint(first["keys"])
+
+
+def test_attack_with_a_source_in_bfloat16_pushed_on(tmp_path, run):
+    command = ["attack", "digits-oon", "--attack", "fast", "--set", "steps=4", "--set", "search_precision=bfloat16"]
+    command += [
+        "--source-tolerance",
+        "1e-5",
+        "--push",
+        "1.1",
+        "--images",
+        "2",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    told = json.loads(run([*command, "--json"]).out)
+    row = Ledger(tmp_path).read("crafted").row(0, named=True)
+    assert row["search_precision"] == "bfloat16" and row["source_rtol"] == 1e-5 and row["rtol"] == 1e-3
+    assert row["attack"] == "CarliniWagner x 1.1" and "converged" in str(told["tables"][1])
+
+
+def test_attacks_lists_all_of_them(run):
+    told = json.loads(run(["attacks", "--json"]).out)
+    assert {row["name"] for row in told[0]["rows"]} == set(ATTACKS)
+    assert {row["name"] for row in told[1]["rows"]} == set(PRESETS)
+    assert "epsilon, " in told[0]["rows"][1]["settings"] and "steps=10" in told[0]["rows"][1]["settings"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "unknown trained net"),
+        (["digits-oon", "--attack", "pdg"], "Did you mean 'pgd'"),
+        (["digits-oon", "--attack", "pgd"], "epsilon"),
+        (["digits-oon", "--set", "steps"], "NAME=VALUE"),
+        (["digits-oon", "--set", "stepz=3"], "Did you mean 'steps'"),
+        (["digits-oon", "--start", "5000"], "the split ends before"),
+        (["digits-res", "--tolerance", "1e-3"], "solves nothing"),
+        (["digits-oon", "--data", "digit"], "unknown data set"),
+        (["digits-oon", "--gradient", "adjont"], "adjoint"),
+    ],
+)
+def test_attack_refuses(arguments, message, tmp_path, run):
+    assert message in run(["attack", *arguments, "--out", str(tmp_path), "--quiet"], 2).err
+    assert not list(tmp_path.rglob("*.parquet"))
