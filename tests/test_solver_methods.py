@@ -260,7 +260,8 @@ def test_no_samples():
 
 
 def test_parts_of_a_batch_make_one_answer(monkeypatch):
-    """Where the state is too large for the cache, parts are solved one after the other."""
+    """Where the state is too large for the cache, parts are solved one after the other: the same steps, and values that
+    differ by rounding at most (which vector lane a sample falls into decides whether a product is fused)."""
     y0 = torch.rand(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
     rate = torch.linspace(0, 4, 40, dtype=torch.float64)[:, None]
 
@@ -273,11 +274,15 @@ def test_parts_of_a_batch_make_one_answer(monkeypatch):
     whole = run()
     monkeypatch.setattr(import_module("odefend.solver.solve"), "CACHED_BYTES", 1)
     parts = run()
-    assert torch.equal(whole.y, parts.y) and torch.equal(whole.path, parts.path)
+    torch.testing.assert_close(parts.path, whole.path, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(parts.y, whole.y, rtol=1e-12, atol=1e-13)
     assert torch.equal(whole.stats.nfe, parts.stats.nfe)
     assert whole.log is not None and parts.log is not None
     for name, value in vars(whole.log).items():
-        assert torch.equal(value, getattr(parts.log, name)), name
+        if value.is_floating_point():  # the error estimate is a difference: rounding is large beside it
+            torch.testing.assert_close(getattr(parts.log, name), value, rtol=1e-6, atol=1e-12)
+        else:
+            assert torch.equal(value, getattr(parts.log, name)), name
 
 
 def test_the_smallest_step_is_ten_ulp_of_the_time():
