@@ -19,7 +19,8 @@ class CarliniWagner(Attack):
 
     For each image c starts at `initial_constant`, is multiplied by 10 until the attack succeeds, and is then bisected,
     in `binary_search_steps` rounds of up to `steps` steps of `learning_rate`. With `abort_early` an image leaves a
-    round when a tenth of the steps has not lowered its objective by 0.01 %. The candidate of smallest norm is kept.
+    round when a tenth of the steps (at least 10) has not lowered its best objective by 0.01 %; each image by itself, so
+    that no answer depends on the others in the batch. The candidate of smallest norm is kept.
 
     The defaults are the published settings for MNIST-like images (Carrara et al., ICPR-W 2020): Adam .05, 100 steps,
     5 rounds, c0 = 0.01; the paper used .01 as learning rate on CIFAR-10.
@@ -70,8 +71,10 @@ class CarliniWagner(Attack):
         reference = _box(start)
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         active, adam = torch.arange(len(rows), device=rows.device), _Adam(start, self.learning_rate)
-        previous = start.new_full((len(rows),), torch.inf)
-        check_every, last = max(1, -(-self.steps // 10)), number == self.binary_search_steps - 1
+        # Adam overshoots: the best objective tells whether a search is over, its latest value does not.
+        lowest = start.new_full((len(rows),), torch.inf)
+        before = lowest.clone()
+        check_every, last = max(10, -(-self.steps // 10)), number == self.binary_search_steps - 1
         for step in range(self.steps):
             w = adam.w
             x = _box(w)
@@ -87,9 +90,10 @@ class CarliniWagner(Attack):
             # The gradient of the objective; the pull ends once the margin is large enough.
             pull = torch.where(gain < self.confidence, constant, 0).view(-1, 1, 1, 1)
             adam.step((2 * move - pull * gradient) * 2 * x * (1 - x))
-            if self.abort_early and step % check_every == 0:
-                going = total <= 0.9999 * previous[active]
-                previous[active] = total
+            lowest[active] = torch.minimum(lowest[active], total)
+            if self.abort_early and step % check_every == check_every - 1:
+                going = lowest[active] <= 0.9999 * before[active]
+                before[active] = lowest[active]
                 active, _ = active[going], adam.take(going)
                 if not len(active):
                     break
