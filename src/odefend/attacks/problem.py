@@ -139,12 +139,14 @@ class Problem:
         return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), standing
 
     def confirm(self, rows: Index, images: Images, seen: Standing, *, last: bool = False) -> Standing:
-        """How candidates stand with the judge, given how they stood with the source in `gradient`: asked again only where
-        that can differ. Of a search in bfloat16 only successes are asked about, and the rest is believed."""
-        low = self.search_precision != "full" and not last
-        if self.source is not self.judge or (self.guard is not None and self.guard.source is not None):
+        """How candidates stand with the judge, given how they stood with the source in `gradient`: asked again where that
+        can differ. Of a search in bfloat16, or with a stand-in for the detector, only successes are asked about, and the
+        rest is believed: that misses some, and wins none that is not there."""
+        if self.source is not self.judge:
             return self.stand(rows, images)
-        if not low or not seen.reached.any():
+        low = self.search_precision != "full" and not last
+        stand_in = self.guard is not None and self.guard.source is not None
+        if not (low or stand_in) or not seen.reached.any():
             return seen
         (doubtful,) = seen.reached.nonzero(as_tuple=True)
         asked = self.stand(rows[doubtful], images[doubtful])

@@ -2,6 +2,7 @@
 
 from odefend.evaluation.ledger import Ledger as Ledger
 from odefend.evaluation.runner import Runner as Runner
+from odefend.evaluation.screen import Screen as Screen
 from odefend.evaluation.units import Condition as Condition
 from odefend.evaluation.units import Craft as Craft
 from odefend.evaluation.units import Judge as Judge

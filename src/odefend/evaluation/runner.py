@@ -19,9 +19,10 @@ import torch
 
 from odefend.errors import OdefendError
 from odefend.evaluation.ledger import Ledger
+from odefend.evaluation.screen import Screen
 from odefend.evaluation.units import Craft, Judge
 
-Unit = Craft | Judge
+Unit = Craft | Judge | Screen
 
 _Todo = dict[str, tuple[Unit, float]]
 

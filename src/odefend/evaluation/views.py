@@ -104,6 +104,11 @@ class Watch:
     votes: int = 20
     searched: int = 5
 
+    @property
+    def cost(self) -> int:
+        """Passes through the net for a score."""
+        return 1 if self.detector == "one-pass-margin" else self.votes
+
     def open(self, net: Classifier) -> Guard:
         """The detector itself, beside a net."""
         source = None

@@ -17,7 +17,6 @@ from odefend.errors import OutputError
 from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Slice, View
 from odefend.evaluation.controls import doses, matched_sigma
 from odefend.evaluation.detection import score
-from odefend.evaluation.runner import Unit
 from odefend.files import make_folder, write_json
 from odefend.models import load, weights_digest
 from odefend.progress import Progress
@@ -189,7 +188,7 @@ def _ballots(demo: Demo, images: Slice, sigma: float, scales: Sequence[float], c
     ]
 
 
-def _cost(unit: Unit) -> float:
+def _cost(unit: Craft | Judge) -> float:
     """Roughly how long a unit takes, in seconds on one core: only proportions matter."""
     count = unit.images.stop - unit.images.start
     slow = 1.0 if unit.view.net == ODE else 0.1
