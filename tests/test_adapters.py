@@ -163,6 +163,15 @@ def test_an_image_without_a_start_does_not_stop_the_others():
     assert found.success[0] and not found.success[1:].any()
 
 
+def test_where_foolbox_gives_up_nothing_is_found(oon, test_digits):
+    """Foolbox 3.3.4 then returns a black image, which fools most nets."""
+    some = test_digits[:8]
+    weak = {"steps": 4, "binary_search_steps": 1, "stepsize": 1e-4, "initial_const": 1e-3}
+    found = FoolboxAttack("L2CarliniWagnerAttack", weak)(oon, some.images, some.labels)
+    assert not found.success.any() and found.distance.isinf().all()
+    assert torch.equal(found.images, some.images)
+
+
 def test_wrong_use(monkeypatch):
     with pytest.raises(UnknownName, match="DDNAttack"):
         FoolboxAttack("DDNAtack")

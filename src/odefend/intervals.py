@@ -57,6 +57,16 @@ def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def mean_ratio(values: np.ndarray, others: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
+    """The ratio of the means of two numbers per image, with its percentile bootstrap interval over the images."""
+    values, others = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
+    if not len(values):
+        return NO_DATA
+    picks = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    low, high = np.percentile(values[picks].mean(1) / others[picks].mean(1), [2.5, 97.5])
+    return Interval(float(values.mean() / others.mean()), float(low), float(high), len(values))
+
+
 def _wins(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     """For each pair of a clean and an attacked image: 1 where the attacked one scores higher, 1/2 for a tie."""
     return (attacked > clean[:, None]) + 0.5 * (attacked == clean[:, None])

@@ -87,13 +87,18 @@ def detection(scored: pl.DataFrame, detector: str, scale: float, allowed: float 
     The threshold is the lowest at which no more than a share `allowed` of the clean *calibration* images alarm.
     """
     clean, attacked = samples(scored, detector, scale)
-    held_out = scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "calibration"))["score"].to_numpy()
-    threshold = min((level for level in np.unique(held_out) if (held_out > level).mean() <= allowed), default=np.inf)
+    level = threshold(scored, detector, allowed)
     return Detection(
         auroc(clean, attacked),
-        rate(int((attacked > threshold).sum()), len(attacked)),
-        rate(int((clean > threshold).sum()), len(clean)),
+        rate(int((attacked > level).sum()), len(attacked)),
+        rate(int((clean > level).sum()), len(clean)),
     )
+
+
+def threshold(scored: pl.DataFrame, detector: str, allowed: float) -> float:
+    """The lowest score above which no more than a share `allowed` of the clean calibration images are; inf without any."""
+    held_out = scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "calibration"))["score"].to_numpy()
+    return min((float(level) for level in np.unique(held_out) if (held_out > level).mean() <= allowed), default=np.inf)
 
 
 def area_difference(scored: pl.DataFrame, one: str, other: str, scale: float) -> Interval:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, FoolboxAttack
 from odefend.defenses import LogUniform
 from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Screen, Slice, View, Watch
+from odefend.evaluation.detection import threshold
 from odefend.evaluation.runner import Unit
 from odefend.norms import L2, RMS, Norm
 from odefend.progress import Progress
@@ -130,8 +130,8 @@ def unguarded(trial: Trial) -> list[Craft]:
 def guarded(trial: Trial, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
     """The same attacks, knowing the detector and its threshold; `limits`: threshold and scale by detector and alarms."""
     found = []
-    for (detector, allowed), (threshold, scale) in limits.items():
-        watch = Watch(detector, threshold, scale)
+    for (detector, allowed), (level, scale) in limits.items():
+        watch = Watch(detector, level, scale)
         of = f"{detector}, {allowed:g}"
         found += trial.craft(f"knowing PGD: {of}", PGD(trial.epsilon, steps=trial.steps), few=True, watch=watch)
         found += trial.craft(f"knowing C&W: {of}", trial.quick, few=True, watch=watch)
@@ -185,15 +185,13 @@ def attacked_screens(trial: Trial) -> list[Screen]:
 
 
 def limits(scored: pl.DataFrame) -> dict[tuple[str, float], tuple[float, float]]:
-    """(threshold, scale) of each detector for each share of alarms: the lowest threshold that refuses no more of the clean
-    calibration images, and the scores' standard deviation."""
+    """(threshold, scale) of each detector for each share of alarms; the scale is the standard deviation of its scores."""
     found = {}
     for detector in DETECTORS:
         rows = scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "calibration"))
-        scores = rows["score"].to_numpy()
+        spread = float(rows["score"].to_numpy().std()) or 1.0
         for allowed in ALARMS:
-            threshold = min(level for level in np.unique(scores) if (scores > level).mean() <= allowed)
-            found[detector, allowed] = (float(threshold), float(scores.std()) or 1.0)
+            found[detector, allowed] = (threshold(scored, detector, allowed), spread)
     return found
 
 
