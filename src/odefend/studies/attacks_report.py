@@ -10,6 +10,7 @@ from odefend import intervals
 from odefend.evaluation import Ledger
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.robustness import accuracy, attacked, fooled, recovered
+from odefend.intervals import Interval
 from odefend.report import Table
 from odefend.report.tables import points
 from odefend.solver import Status
@@ -74,7 +75,7 @@ def beside_foolbox(rows: Rows) -> Table:
                 points(gap),
                 _l2(mine),
                 _l2(theirs),
-                f"{100 * (ratio.value - 1):+.2f} % [{100 * (ratio.low - 1):+.2f}, {100 * (ratio.high - 1):+.2f}]",
+                _change(ratio),
                 f"{mine['gradient_calls'].mean():.0f} / {theirs['gradient_calls'].mean():.0f}",
             )
         )
@@ -253,6 +254,14 @@ def _extra(plain: pl.DataFrame, knowing: pl.DataFrame) -> str:
     """How much farther the knowing attack went on images that both broke."""
     both = _paired(knowing, plain).filter(pl.col("success") & pl.col("success_other"))
     return f"{intervals.mean((both['l2'] - both['l2_other']).to_numpy()).text()} ({both.height} images)"
+
+
+def _change(ratio: Interval) -> str:
+    """As "+1.20 % [+0.90, +1.50]"."""
+    if not ratio.n:
+        return "no data"
+    value, low, high = (100 * (bound - 1) for bound in (ratio.value, ratio.low, ratio.high))
+    return f"{value:+.2f} % [{low:+.2f}, {high:+.2f}]"
 
 
 def _nfe(judged: pl.DataFrame) -> str:
