@@ -22,6 +22,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str
 
+    @property
+    def markdown(self) -> str:
+        """The cells as a table in Markdown, with its note below."""
+        lines = (self.columns, ("---",) * len(self.columns), *self.rows)
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return f"{body}\n\n{self.note}"
+
 
 def points(value: Interval) -> str:
     """A difference of rates in percentage points."""
