@@ -19,7 +19,7 @@ class CarliniWagner(Attack):
 
     For each image c starts at `initial_constant`, is multiplied by 10 until the attack succeeds, and is then bisected,
     in `binary_search_steps` rounds of up to `steps` steps of `learning_rate`. With `abort_early` an image leaves a
-    round when a tenth of the steps (at least 10) has not lowered its best objective by 0.01 %; each image by itself, so
+    round when a fifth of the steps (at least 10) has not lowered its best objective by 0.01 %; each image by itself, so
     that no answer depends on the others in the batch. The candidate of smallest norm is kept.
 
     The defaults are the published settings for MNIST-like images (Carrara et al., ICPR-W 2020): Adam .05, 100 steps,
@@ -71,10 +71,11 @@ class CarliniWagner(Attack):
         reference = _box(start)
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         active, adam = torch.arange(len(rows), device=rows.device), _Adam(start, self.learning_rate)
-        # Adam overshoots: the best objective tells whether a search is over, its latest value does not.
+        # Adam swings about the boundary: the best objective of a long while tells whether a search is over, its latest
+        # value does not. After a tenth of the steps, as in Foolbox for a whole batch, distances came out 1 to 4 % longer.
         lowest = start.new_full((len(rows),), torch.inf)
         before = lowest.clone()
-        check_every, last = max(10, -(-self.steps // 10)), number == self.binary_search_steps - 1
+        check_every, last = max(10, -(-self.steps // 5)), number == self.binary_search_steps - 1
         for step in range(self.steps):
             w = adam.w
             x = _box(w)

@@ -5,16 +5,35 @@ from pathlib import Path
 from odefend.cli.output import console, print_json, show, table_json
 from odefend.cli.progress import showing
 from odefend.errors import unknown
-from odefend.studies import attacks, attacks_report
+from odefend.evaluation import Ledger
+from odefend.progress import Progress
+from odefend.report import Table
+from odefend.studies import attacks, attacks_report, presets
 
 
-def run_study(name: str, out: Path, images: int, workers: int | None, quiet: bool, as_json: bool) -> None:
+def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
+    trial = attacks.Trial(images=images, few=max(1, images // 4))
+    ledger = attacks.measure(out, trial, progress, workers)
+    return ledger, attacks_report.summary(attacks_report.Rows.of(ledger))
+
+
+def _presets(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
+    subjects = presets.subjects(images)
+    ledger = presets.measure(out, progress, workers, subjects)
+    return ledger, [presets.summary(ledger.read("crafted"), subjects)]
+
+
+STUDIES = {"attacks": (_attacks, 200), "presets": (_presets, 16)}
+"""Studies by name, with the number of images that each takes by itself."""
+
+
+def run_study(name: str, out: Path, images: int | None, workers: int | None, quiet: bool, as_json: bool) -> None:
     """The tables of a study, from what is in its folder and what is still to be done."""
-    if name != "attacks":
-        raise unknown("study", name, ("attacks",))
+    if name not in STUDIES:
+        raise unknown("study", name, STUDIES)
+    run, usual = STUDIES[name]
     with showing(quiet) as progress:
-        ledger = attacks.measure(out, attacks.Trial(images=images, few=max(1, images // 4)), progress, workers)
-    tables = attacks_report.summary(attacks_report.Rows.of(ledger))
+        ledger, tables = run(out, images or usual, progress, workers)
     if as_json:
         print_json({"ledger": str(ledger.folder), "tables": [table_json(table) for table in tables]})
         return
