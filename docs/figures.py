@@ -5,13 +5,14 @@ python docs/figures.py odefend-demo    first take the rows of that demo run into
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
-from odefend.evaluation import Ledger
+from odefend.evaluation import Ledger, opened
 from odefend.evaluation.ledger import TABLES
-from odefend.report import figures, tables
-from odefend.studies import demo, demo_report
+from odefend.report import evaluation_page, figures, tables
+from odefend.report.rows import Rows
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "results" / "demo"
@@ -26,31 +27,45 @@ COLUMNS = (
 )
 
 
+def kept() -> Rows:
+    """The rows that lie in the repository."""
+    return Rows.read(*opened(KEPT, "demo"))
+
+
 def keep(folder: Path) -> None:
     """Copy the rows of a finished demo into results/demo, one file per table."""
-    source = Ledger(folder / "ledger")
+    source, there = Ledger(folder / "ledger"), KEPT / "ledger"
     for table in TABLES:
-        (KEPT / table).mkdir(parents=True, exist_ok=True)
-        source.read(table).write_parquet(KEPT / table / "all.parquet")
+        (there / table).mkdir(parents=True, exist_ok=True)
+        rows = source.read(table, "demo").drop("experiment", "trial").unique(maintain_order=True)
+        rows.write_parquet(there / table / "all.parquet")
+    for old in (there / "labels").glob("*.parquet"):
+        old.unlink()
+    labels = source.labels("demo").select("table", "key", "evaluation", "experiment", "trial")
+    Ledger(there).label(labels.iter_rows())
+    shutil.copy(folder / "demo.json", KEPT / "demo.json")
 
 
-def figure(rows: demo_report.Rows) -> str:
+def figure(rows: Rows) -> str:
     """The README's figure, on white so that it reads on dark pages as well."""
-    svg = figures.accuracy_by_tolerance(rows.judged, demo.ODE, demo.TOLERANCES, rows.sigmas, demo.ATTACKED_AT)
+    about, (trial, at) = rows.evaluation, rows.everywhere()[0]
+    svg = figures.accuracy_by_tolerance(rows.about(trial, at), about.net, about.tolerances, rows.sigmas, at, trial.name)
     return svg.replace("<svg ", '<svg style="background: white" ', 1) + "\n"
 
 
-def block(rows: demo_report.Rows) -> str:
+def block(rows: Rows) -> str:
     """The README's table, and what the report says of it."""
-    table = tables.recovery(rows.judged, demo.ODE, demo.TOLERANCES, rows.sigmas, demo.ATTACKED_AT)
+    about, (trial, at) = rows.evaluation, rows.everywhere()[0]
+    table = tables.recovery(rows.about(trial, at), about.net, about.tolerances, rows.sigmas, at, trial.name)
     chosen = [table.columns.index(name) for name in COLUMNS]
     lines = [[line[i] for i in chosen] for line in (table.columns, *table.rows)]
     lines.insert(1, ["---"] * len(chosen))
     text = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([*text, "", "What the report says:", "", *(f"- {lesson}" for lesson in demo_report.lessons(rows))])
+    lessons = evaluation_page.lessons(rows)
+    return "\n".join([*text, "", "What the report says:", "", *(f"- {lesson}" for lesson in lessons)])
 
 
-def filled(readme: str, rows: demo_report.Rows) -> str:
+def filled(readme: str, rows: Rows) -> str:
     """The README with what is generated in it made anew."""
     pattern = r"(<!-- rows -->\n).*?(<!-- end of rows -->)"
     text, count = re.subn(pattern, lambda m: f"{m[1]}{block(rows)}\n{m[2]}", readme, flags=re.S)
@@ -63,7 +78,7 @@ def main() -> None:
     """Write everything that is generated."""
     if len(sys.argv) > 1:
         keep(Path(sys.argv[1]))
-    rows = demo_report.Rows(Ledger(KEPT))
+    rows = kept()
     (ROOT / "docs" / "tolerance.svg").write_text(figure(rows), encoding="utf-8")
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")

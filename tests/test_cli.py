@@ -27,7 +27,7 @@ def odefend(*arguments, **options):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--help",), ("demo", "train", "report")),
+        (("--help",), ("demo", "train", "evaluate", "report", "study")),
         (("demo", "--help"), ("--out", "--images", "matched", "tolerances")),
         (("train", "--help"), ("recipes", "--precision", "--seed", "--scale", "--trial", "--data-dir", "--devices")),
         (("data", "--help"), ("list", "fetch", "check")),
@@ -46,7 +46,9 @@ def test_help_teaches(arguments, words):
         (("train", "digit-oon"), "Did you mean 'digits-oon'"),
         (("train", "digits-oon", "--precision", "fp8"), "precision"),
         (("train", "digits-oon", "--epoch", "3"), "--epochs"),
-        (("report", "nowhere"), "Name a folder"),
+        (("report", "nowhere"), "expected a folder that"),
+        (("evaluate", "nowhere.toml"), "expected a TOML file"),
+        (("study", "attcks"), "Did you mean 'attacks'"),
         (("demo", "--images", "1"), "--images"),
         (("dem",), "demo"),
         (("train", "digits-res", "--accelerator", "cuda:9"), "devices: Lightning Fabric cannot use"),

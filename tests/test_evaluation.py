@@ -96,7 +96,6 @@ def test_keys_change_with_everything_that_changes_rows():
         replace(CRAFT, source=RES),
         replace(CRAFT, view=RES),
         replace(CRAFT, view=View("digits-oon", 1e-3, "exact")),
-        replace(CRAFT, experiment="other"),
     ]
     assert len({CRAFT.key, *(unit.key for unit in variants)}) == len(variants) + 1
     others = [
@@ -107,6 +106,29 @@ def test_keys_change_with_everything_that_changes_rows():
     ]
     assert len({JUDGE.key, *(unit.key for unit in others)}) == len(others) + 1
     assert replace(CRAFT).key == CRAFT.key
+    assert replace(CRAFT, experiment="other", trial="mine").key == CRAFT.key, "rows do not depend on what they are for"
+
+
+def test_rows_are_labelled_with_what_they_are_for(tmp_path):
+    """The same shard for two evaluations: done once, and found by either."""
+    ledger, unit = Ledger(tmp_path), FGSM_UNIT
+    with Runner(tmp_path, 1) as runner:
+        runner.run([(unit, 1.0)], lambda _: None, "first")
+    before = [path.stat().st_mtime_ns for path in (tmp_path / "crafted").iterdir()]
+    with Runner(tmp_path, 1) as runner:
+        runner.run([(replace(unit, experiment="other", trial="mine"), 1.0)], lambda _: None, "second")
+    assert before == [path.stat().st_mtime_ns for path in (tmp_path / "crafted").iterdir()]
+    first, second = (ledger.read("crafted", name) for name in ("first", "second"))
+    assert set(first["experiment"]) == {"try"} and set(second["experiment"]) == {"other"}
+    assert set(second["trial"]) == {"mine"} and first["trial"].null_count() == 20
+    assert ledger.read("crafted").height == 40 and not ledger.read("crafted", "third").height
+
+
+def test_two_runners_do_not_share_a_folder(tmp_path):
+    with Runner(tmp_path, 1), pytest.raises(OutputError, match="another run is writing"), Runner(tmp_path, 1):
+        pass
+    with Runner(tmp_path, 1):
+        pass
 
 
 def test_shards_and_order_do_not_change_rows(tmp_path):
@@ -126,7 +148,8 @@ def test_the_runner_does_what_is_missing_and_no_more(workers, tmp_path, ledger):
     done = runner.ledger
     assert heard[-1] == pytest.approx(3.0) and heard == sorted(heard)
     for table in ("crafted", "judged"):
-        assert done.read(table).equals(ledger.read(table))
+        assert done.read(table).drop("experiment", "trial").equals(ledger.read(table).drop("experiment", "trial"))
+        assert set(done.read(table)["experiment"]) == {"try"}
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     with Runner(tmp_path, 1) as runner:
         runner.run([(JUDGE, 1.0), (CRAFT, 2.0)], heard.append)
@@ -211,7 +234,6 @@ def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
     assert doubts.unbounded(crafted([False, True], wrong=[True, False])).verdict == "clear"
     assert doubts.larger_epsilon({0.1: yes, 0.2: half}).verdict == "red"
     assert doubts.larger_epsilon({0.1: half, 0.2: yes}).verdict == "clear"
-    assert doubts.more_steps(no, half).verdict == "red" and doubts.more_steps(half, half).verdict == "clear"
     assert doubts.gradients(crafted([True] * 4, zero=5)).verdict == "red" and doubts.gradients(yes).verdict == "clear"
     for own, other, expected in ((half, yes, "red"), (yes, half, "clear"), (yes, yes, "clear")):
         assert doubts.transfer(own, other, "x", "y").verdict == expected
@@ -234,7 +256,9 @@ def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
 def test_scored_votes_are_those_of_the_detector(tmp_path, oon, test_digits):
     ledger = Ledger(tmp_path)
     draws = tuple(Condition(1e-3, random=LogUniform(), draw=draw) for draw in range(5))
-    Judge("tolerance vote", ODE, SOME, draws).run(ledger)
+    unit = Judge("tolerance vote", ODE, SOME, draws)
+    unit.run(ledger)
+    ledger.label([("judged", unit.key, "", "tolerance vote", None)])
     detection.score(ledger)
     rows = ledger.read("scored").filter(pl.col("detector") == "tolerance vote, V = 5").sort("image")
     some = test_digits[:20]

@@ -4,9 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from odefend.evaluation import Ledger
 from odefend.models import cards
-from odefend.studies.demo_report import Rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,7 +39,7 @@ def script_of(name):
 
 def test_its_table_and_figure_are_made_of_the_committed_rows():
     script = script_of("figures")
-    rows = Rows(Ledger(ROOT / "results" / "demo"))
+    rows = script.kept()
     assert script.filled(README, rows) == README
     assert "| --- |" in script.block(rows)
     assert (ROOT / "docs" / "tolerance.svg").read_text() == script.figure(rows)

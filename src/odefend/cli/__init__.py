@@ -48,7 +48,7 @@ def _root() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for report.html and the ledger.")] = Path("odefend-demo"),
+    out: Annotated[Path, typer.Option(help="Folder for demo.html and the ledger.")] = Path("odefend-demo"),
     images: Annotated[int, typer.Option(min=2, max=500, help="Test images to attack.")] = 50,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     quiet: Quiet = False,
@@ -63,6 +63,44 @@ def demo(
     from odefend.cli.demo import run_demo
 
     run_demo(out, images, workers, quiet, as_json)
+
+
+@app.command("evaluate")
+def evaluate_(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file that says what is attacked, how, and under what it is judged.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for report and ledger; default: odefend-NAME.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="A trial on so many images of each kind, in a folder of its own.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Also append the progress to this file, as lines of JSON.")
+    ] = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a net as a file says, judge what comes out under every condition, and write a report.
+
+    Stopped in whatever way, it goes on when called again and repeats nothing that is done; `odefend report` shows what there
+    is so far. Start from one of the files in `examples/`.
+    """
+    from odefend.cli.evaluation import run_estimate, run_evaluation
+    from odefend.evaluation import read_evaluation
+
+    use_data(data_dir)
+    evaluation = read_evaluation(file)
+    if limit is not None:
+        sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean", "calibration")}
+        evaluation = read_evaluation(file, {**sizes, "name": f"{evaluation.name}-limit{limit}"})
+    out = out or Path(f"odefend-{evaluation.name}")
+    if dry_run:
+        run_estimate(evaluation, out, workers, as_json)
+        return
+    run_evaluation(evaluation, out, workers, quiet, events, as_json)
 
 
 @app.command()
@@ -273,12 +311,13 @@ def models_fetch(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that `odefend demo` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that `odefend evaluate` or `odefend demo` wrote.")],
+    name: Annotated[str | None, typer.Option(help="One evaluation of several; default: all.")] = None,
 ) -> None:
-    """Write a demo's report.html anew from the rows of its ledger."""
-    from odefend.cli.demo import run_report
+    """Write the report anew from the rows of the ledger, whether the evaluation is finished or not."""
+    from odefend.cli.evaluation import run_report
 
-    run_report(folder)
+    run_report(folder, name)
 
 
 def main() -> None:

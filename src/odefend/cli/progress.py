@@ -1,14 +1,18 @@
 """Progress for people: a live bar on a terminal, plain lines elsewhere, nothing when asked to be quiet."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from odefend.errors import OutputError
 from odefend.progress import Progress, Silent
 
 EVERY = 10.0
@@ -100,9 +104,45 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
+class Events:
+    """Every step of the progress as a line of JSON in a file, beside what a display shows."""
+
+    def __init__(self, shown: Progress, file: TextIO) -> None:
+        self.shown, self.file, self.total = shown, file, 1.0
+
+    def stage(self, name: str, total: float) -> None:
+        """Pass it on, and write it."""
+        self.total = max(total, 1e-9)
+        self._write(event="stage", name=name)
+        self.shown.stage(name, total)
+
+    def advance(self, done: float, note: str = "") -> None:
+        """Pass it on, and write it."""
+        self._write(event="progress", share=round(min(1.0, done / self.total), 4), note=note)
+        self.shown.advance(done, note)
+
+    def _write(self, **event: str | float) -> None:
+        self.file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+        self.file.flush()
+
+
 @contextmanager
-def showing(quiet: bool) -> Iterator[Progress]:
-    """The progress display that fits where standard error goes."""
+def showing(quiet: bool, events: Path | None = None) -> Iterator[Progress]:
+    """The progress display that fits where standard error goes; with `events`, lines of JSON go to that file as well."""
+    with _displayed(quiet) as shown:
+        if events is None:
+            yield shown
+            return
+        try:
+            file = events.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {events}: {error.strerror or error}.") from error
+        with file:
+            yield Events(shown, file)
+
+
+@contextmanager
+def _displayed(quiet: bool) -> Iterator[Progress]:
     console = Console(stderr=True)
     if quiet:
         yield Silent()

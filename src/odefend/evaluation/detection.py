@@ -15,12 +15,12 @@ IMAGE = ["kind", "crafted", "scale", "image"]
 VOTES = (5, 10, 20)
 
 
-def score(ledger: Ledger, reference: float = 1e-3) -> None:
+def score(ledger: Ledger, reference: float = 1e-3, evaluation: str = "") -> None:
     """Write rows of `scored` for the votes and the one-pass margin (at tolerance `reference`) of all judged images.
 
     The first V of an image's draws are its vote of V. Adversarial images count where the attack succeeded.
     """
-    judged = ledger.read("judged").filter((pl.col("kind") == "clean") | pl.col("attack_success"))
+    judged = ledger.read("judged", evaluation or None).filter((pl.col("kind") == "clean") | pl.col("attack_success"))
     judged = judged.with_columns(
         kind=pl.when(pl.col("split") == "validation").then(pl.lit("calibration")).otherwise("kind")
     )
@@ -28,7 +28,7 @@ def score(ledger: Ledger, reference: float = 1e-3) -> None:
         rows = judged.filter(pl.col("experiment") == experiment)
         for votes in VOTES:
             if rows.height and votes <= rows["draw"].max() + 1:  # type: ignore[operator]
-                _write(ledger, f"{name}, V = {votes}", votes, _ballots(rows, votes))
+                _write(ledger, f"{name}, V = {votes}", votes, _ballots(rows, votes), evaluation)
     once = judged.filter(
         pl.col("experiment").is_in(["clean", "recovery", "doses"]) & (pl.col("defense") == "tolerance")
     )
@@ -39,6 +39,7 @@ def score(ledger: Ledger, reference: float = 1e-3) -> None:
             f"one-pass margin ({net[0]})",
             1,
             rows.with_columns(score=pl.when(pl.col("status") == 0).then(-pl.col("margin")).otherwise(pl.lit(np.inf))),
+            evaluation,
         )
 
 
@@ -59,16 +60,18 @@ def _ballots(rows: pl.DataFrame, votes: int) -> pl.DataFrame:
     return images.with_columns(score=pl.Series((votes - agreed).double().numpy()), rtol=None, atol=None)
 
 
-def _write(ledger: Ledger, detector: str, cost: int, rows: pl.DataFrame) -> None:
+def _write(ledger: Ledger, detector: str, cost: int, rows: pl.DataFrame, evaluation: str) -> None:
     if not rows.height:
         return
     kept = {
         name: rows[name].to_list()
         for name in TABLES["scored"]
-        if name in rows.columns and name not in ("key", "experiment", "schema_version")
+        if name in rows.columns and name not in ("key", "schema_version")
     }
     key = digest({"detector": detector, "of": sorted(rows["key"].unique().to_list())})
-    ledger.write("scored", key, kept | {"experiment": "detection", "detector": [detector] * rows.height, "cost": cost})
+    if not ledger.has("scored", key):
+        ledger.write("scored", key, kept | {"detector": [detector] * rows.height, "cost": cost})
+    ledger.label([("scored", key, evaluation, "detection", None)])
 
 
 @dataclass(frozen=True)

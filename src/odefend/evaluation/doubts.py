@@ -68,16 +68,6 @@ def larger_epsilon(curve: dict[float, pl.DataFrame]) -> Doubt:
     )
 
 
-def more_steps(fewer: pl.DataFrame, more: pl.DataFrame) -> Doubt:
-    """Twice the steps must not break noticeably more images."""
-    lost, gained, n = _paired(fewer, more)
-    return Doubt(
-        "Do more steps still help?",
-        f"of {n} images, {gained} fall only with twice the steps, {lost} only without",
-        _verdict(gained - lost > max(1, 0.02 * n), n > 0),
-    )
-
-
 def converged(minimum: pl.DataFrame) -> Doubt:
     """The last round of a minimum-norm search must not shorten the perturbations noticeably any more, and no image may
     be left over: there is no bound on their size."""
@@ -120,12 +110,13 @@ def gradients(rows: pl.DataFrame) -> Doubt:
 
 
 def transfer(own: pl.DataFrame, other: pl.DataFrame, what: str, where: str) -> Doubt:
-    """Another source of gradients must not break noticeably many images that the net's own gradients do not."""
+    """Another attack, such as one with more steps or other gradients, must not break noticeably many images that the
+    one it stands beside does not."""
     lost, gained, n = _paired(own, other)
     return Doubt(
-        f"{where}: do {what} beat its own?",
-        f"own {success_text(own)}, {what} {success_text(other)}; {gained} images fall to the latter only, {lost} to the "
-        "former only",
+        f'Does "{what}" break images that {where} does not?',
+        f"{where} {success_text(own)}, {what} {success_text(other)}; {gained} images fall to the latter only, {lost} to "
+        "the former only",
         _verdict(gained > max(1, 0.02 * n), n > 0),
     )
 

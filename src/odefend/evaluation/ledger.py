@@ -3,10 +3,14 @@
 Three tables in one folder, each a folder of shards that are written atomically under a key saying how they were made:
 `crafted` (an image attacked), `judged` (an image seen by a net under some condition) and `scored` (an image scored by
 a detector). Adversarial images lie beside them as safetensors.
+
+A shard does not say what it is for: the same images serve several evaluations. That is what `labels` tell, and reading a
+table joins them: a shard with two labels gives its rows twice.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,10 @@ from torch import Tensor
 from odefend.errors import OutputError
 from odefend.files import make_folder, write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SHARED = {
     "key": pl.String,  # of the shard: a digest of everything that decides its rows
-    "experiment": pl.String,  # what the rows are for
     "image": pl.String,
     "label": pl.Int64,
     "data_digest": pl.String,
@@ -104,6 +107,15 @@ TABLES: dict[str, dict[str, Any]] = {
     },
 }
 
+LABELS: dict[str, Any] = {
+    "table": pl.String,
+    "key": pl.String,
+    "evaluation": pl.String,  # its name; "" outside of one
+    "experiment": pl.String,  # what the rows are for
+    "trial": pl.String,  # the attack or detector by the evaluation's own name; null where there is one only
+}
+"""What shards are for."""
+
 
 def digest(recipe: dict[str, Any]) -> str:
     """A key that says how something was made: 20 hex digits of the canonical JSON's SHA-256."""
@@ -141,23 +153,37 @@ class Ledger:
         make_folder(self.folder / table)
         write_atomically(self._shard(table, key), lambda part: frame.write_parquet(part))
 
-    def read(self, table: str) -> pl.DataFrame:
-        """All rows of a table, in the order of their keys. Raises OutputError for a damaged shard, naming it."""
+    def label(self, labels: Iterable[tuple[str, str, str, str, str | None]]) -> None:
+        """Say what shards are for: a row of LABELS for each. What is said already is not said twice."""
+        rows = sorted(set(labels), key=str)
+        if not rows:
+            return
+        path = self._shard("labels", digest({"labels": rows}))
+        if not path.exists():
+            make_folder(path.parent)
+            frame = pl.DataFrame(rows, schema=LABELS, orient="row")
+            write_atomically(path, lambda part: frame.write_parquet(part))
+
+    def labels(self, evaluation: str | None = None) -> pl.DataFrame:
+        """What shards are for, in one evaluation or in all."""
+        paths = sorted((self.folder / "labels").glob("*.parquet"))
+        found = pl.concat([pl.DataFrame(schema=LABELS), *(_read(path, LABELS) for path in paths)])
+        if evaluation is not None:
+            return found.filter(pl.col("evaluation") == evaluation).unique(maintain_order=True)
+        return found.drop("evaluation").unique(maintain_order=True)
+
+    def read(self, table: str, evaluation: str | None = None) -> pl.DataFrame:
+        """All rows of a table, in the order of their keys, with what they are for (`experiment` and `trial`; null for rows
+        that nobody labelled); of one evaluation if given. Raises OutputError for a damaged shard, naming it."""
         keys = sorted(path.stem for path in (self.folder / table).glob("*.parquet"))
-        return pl.concat([pl.DataFrame(schema=TABLES[table]), *(self.read_shard(table, key) for key in keys)])
+        rows = pl.concat([pl.DataFrame(schema=TABLES[table]), *(self.read_shard(table, key) for key in keys)])
+        labels = self.labels(evaluation).filter(pl.col("table") == table).select("key", "experiment", "trial")
+        how = "left" if evaluation is None else "inner"
+        return rows.join(labels, on="key", how=how, maintain_order="left_right")
 
     def read_shard(self, table: str, key: str) -> pl.DataFrame:
-        """The rows of one shard."""
-        path = self._shard(table, key)
-        try:
-            frame = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
-        if frame.schema != pl.Schema(TABLES[table]):
-            raise OutputError(
-                f"{path}: written by another version of odefend (its columns differ). Choose another folder."
-            )
-        return frame
+        """The rows of one shard, without labels."""
+        return _read(self._shard(table, key), TABLES[table])
 
     def write_images(self, key: str, images: Tensor) -> None:
         """Store a shard's adversarial images."""
@@ -179,6 +205,16 @@ class Ledger:
 
     def _images(self, key: str) -> Path:
         return self.folder / "images" / f"{key}.safetensors"
+
+
+def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
+    if frame.schema != pl.Schema(schema):
+        raise OutputError(f"{path}: written by another version of odefend (its columns differ). Choose another folder.")
+    return frame
 
 
 def listed(values: Tensor) -> list[Any]:

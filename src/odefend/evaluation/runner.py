@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from odefend.errors import OdefendError
+from odefend.errors import OdefendError, OutputError
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.screen import Screen
 from odefend.evaluation.units import Craft, Judge
+from odefend.files import make_folder
 
 Unit = Craft | Judge | Screen
 
@@ -37,15 +39,24 @@ def workers_here() -> int:
 class Runner:
     """Runs units into the ledger at a folder on `workers` processes; with one worker, in this process.
 
-    A context manager: the processes live until it is left, and are ended at once when it is left by an error.
+    A context manager: the processes live until it is left, and are ended at once when it is left by an error. One runner at
+    a time works on a folder; another raises OutputError.
     """
 
     def __init__(self, folder: Path, workers: int | None = None) -> None:
         self.ledger, self.workers = Ledger(folder), workers or workers_here()
         self.messages: Any = None
         self.pool: ProcessPoolExecutor | None = None
+        self.lock = FileLock(folder / ".lock", timeout=0)  # freed by the system, however the process ends
 
     def __enter__(self) -> "Runner":
+        make_folder(self.ledger.folder)
+        try:
+            self.lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.ledger.folder}: another run is writing here. Wait for it, or choose another folder."
+            ) from error
         if self.workers > 1:
             context = multiprocessing.get_context("spawn")
             self.messages = context.Queue()
@@ -53,20 +64,22 @@ class Runner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if self.pool is None:
-            return
-        processes = list((self.pool._processes or {}).values())
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        if kind is not None:
-            for process in processes:
-                process.terminate()
+        if self.pool is not None:
+            processes = list((self.pool._processes or {}).values())
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            if kind is not None:
+                for process in processes:
+                    process.terminate()
+        self.lock.release()
 
-    def run(self, units: Iterable[tuple[Unit, float]], tell: Callable[[float], None]) -> None:
-        """Run the units, each with its expected cost in any unit of time, that are not in the ledger yet.
+    def run(self, units: Iterable[tuple[Unit, float]], tell: Callable[[float], None], evaluation: str = "") -> None:
+        """Run the units, each with its expected cost in any unit of time, that are not in the ledger yet, and label all
+        of them as parts of `evaluation`.
 
         `tell` hears how much of the total cost is done. Raises the first error of a unit.
         """
         pairs = list(units)
+        self.ledger.label((unit.table, unit.key, evaluation, unit.experiment, unit.trial) for unit, _ in pairs)
         todo = {unit.key: (unit, cost) for unit, cost in pairs if not unit.done(self.ledger)}
         earlier = sum(cost for _, cost in pairs) - sum(cost for _, cost in todo.values())
         tell(earlier)

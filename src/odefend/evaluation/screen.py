@@ -21,6 +21,9 @@ class Screen:
     images: Slice
     watch: Watch
     crafted: Craft | None = None
+    trial: str | None = None
+
+    table = "scored"
 
     @cached_property
     def key(self) -> str:
@@ -28,7 +31,6 @@ class Screen:
         watch = asdict(self.watch)
         return digest(
             {
-                "screen": self.experiment,
                 "view": self.view.record() | {"at": asdict(self.view)},
                 "data": self.images.open().digest,
                 "detector": {name: watch[name] for name in ("detector", "votes")},
@@ -61,7 +63,6 @@ class Screen:
             self.key,
             self.view.record()
             | {
-                "experiment": self.experiment,
                 "image": list(data.ids),
                 "label": listed(data.labels),
                 "data_digest": data.digest,

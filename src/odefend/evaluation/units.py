@@ -31,15 +31,17 @@ class Craft:
     source: View | None = None
     seed: int = 0
     watch: Watch | None = None
+    trial: str | None = None
+
+    table = "crafted"
 
     @cached_property
     def key(self) -> str:
-        """The shard's key: a digest of attack, nets' weights, images and code version."""
+        """The shard's key: a digest of attack, nets' weights, images and code version, not of what it is for."""
         data, view = self.images.open(), self.view.record()
         source = self.source or self.view
         return digest(
             {
-                "craft": self.experiment,
                 "attack": self.attack.record(),
                 "view": view,
                 "at": asdict(self.view),
@@ -80,7 +82,6 @@ class Craft:
             self.key,
             self.view.record()
             | {
-                "experiment": self.experiment,
                 "image": data.ids,
                 "label": listed(data.labels),
                 "data_digest": data.digest,
@@ -144,13 +145,15 @@ class Judge:
     conditions: tuple[Condition, ...]
     crafted: Craft | None = None
     seed: int = 0
+    trial: str | None = None
+
+    table = "judged"
 
     @cached_property
     def key(self) -> str:
         """The shard's key."""
         return digest(
             {
-                "judge": self.experiment,
                 "view": self.view.record(),
                 "data": self.images.open().digest,
                 "conditions": [asdict(c) for c in self.conditions],
@@ -183,7 +186,6 @@ class Judge:
             self.view.record()
             | self._judge(data, target, progress or Silent())
             | {
-                "experiment": self.experiment,
                 "image": list(data.ids) * times,
                 "label": listed(data.labels) * times,
                 "data_digest": data.digest,

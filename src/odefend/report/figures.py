@@ -71,9 +71,14 @@ def _line(axes: Axes, x: Sequence[float], values: Sequence[Interval], color: str
 
 
 def accuracy_by_tolerance(
-    judged: pl.DataFrame, net: str, tolerances: Sequence[float], sigmas: dict[float, float], reference: float
+    judged: pl.DataFrame,
+    net: str,
+    tolerances: Sequence[float],
+    sigmas: dict[float, float],
+    reference: float,
+    attack: str,
 ) -> str:
-    """Clean accuracy, and C&W images won back at s = 1 and s = 1.1, by tolerance, beside dose-matched noise."""
+    """Clean accuracy, and the attack's images won back at s = 1 and s = 1.1, by tolerance, beside dose-matched noise."""
     figure, (axes,) = _axes(7.2, 3.6)
     clean = judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
@@ -87,7 +92,7 @@ def accuracy_by_tolerance(
             tolerances,
             [recovered(rows.filter(pl.col("rtol") == t)) for t in tolerances],
             color,
-            f"C&W images, s = {scale:g}",
+            f"{attack} images, s = {scale:g}",
             dash,
         )
     others = [t for t in tolerances if t != reference]
@@ -96,7 +101,7 @@ def accuracy_by_tolerance(
         others,
         [recovered(noise.filter(pl.col("sigma") == sigmas[t])) for t in others],
         ORANGE,
-        "C&W images, noise of equal dose",
+        f"{attack} images, noise of equal dose",
         ":",
     )
     axes.axvline(reference, color=GREY, linewidth=1)
@@ -122,13 +127,12 @@ def pushed(
         values = [recovered(rows.filter(pl.col("scale") == s)).value * 100 for s in scales]
         axes.plot(scales, values, color=shade, marker="o", markersize=3, label=f"tolerance {tolerance:g}")
     noise = found.filter(pl.col("defense") == "noise")
-    strongest = noise["sigma"].max()
-    values = [
-        recovered(noise.filter((pl.col("scale") == s) & (pl.col("sigma") == strongest))).value * 100 for s in scales
-    ]
-    axes.plot(
-        scales, values, color=ORANGE, linestyle=":", marker="o", markersize=3, label=f"noise, sigma {strongest:.3f}"
-    )
+    if noise.height:
+        strongest = noise["sigma"].max()
+        loud = noise.filter(pl.col("sigma") == strongest)
+        values = [recovered(loud.filter(pl.col("scale") == s)).value * 100 for s in scales]
+        label = f"noise, sigma {strongest:.3f}"
+        axes.plot(scales, values, color=ORANGE, linestyle=":", marker="o", markersize=3, label=label)
     axes.set(xlabel="s: the adversarial perturbation multiplied by this", ylabel="won back, %", ylim=(-3, 102))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     return _svg(figure, "The s-curve")
@@ -189,21 +193,22 @@ def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> 
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
         axes.set(xlabel="attacked images accepted, %", title=f"s = {scale:g}", xlim=(-3, 103), ylim=(-3, 103))
     panels[0].set_ylabel("clean images accepted, %")
-    panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
+    if panels[-1].get_legend_handles_labels()[0]:
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
     return _svg(figure, "ROC of the detectors")
 
 
-def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str]) -> str:
-    """PGD's success by radius."""
+def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> str:
+    """An attack's success by radius."""
     figure, (axes,) = _axes(5.6, 3.2)
     for net, color in zip(nets, (BLUE, ORANGE), strict=False):
-        rows = attacked(crafted.filter((pl.col("experiment") == "epsilon curve") & (pl.col("net") == net)))
+        rows = attacked(crafted.filter(pl.col("net") == net))
         epsilons = sorted(rows["epsilon"].unique().to_list())
         hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
         _line(axes, epsilons, [intervals.rate(int(h.sum()), len(h)) for h in hits], color, net)
-    axes.set(xlabel="L-inf radius epsilon", ylabel="PGD success, %", ylim=(-3, 103))
+    axes.set(xlabel=f"{crafted['norm'][0]} radius epsilon", ylabel=f"{attack} success, %", ylim=(-3, 103))
     axes.legend(loc="lower right", frameon=False)
-    return _svg(figure, "PGD success by radius")
+    return _svg(figure, f"{attack} success by radius")
 
 
 def work(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:

@@ -19,7 +19,7 @@ def verdict(
     """The bottom line; the word for withstanding is not printed while a doubt is open."""
     worst = "; ".join(f"{worst_case(crafted, judged, net, t, epsilon).percent} at tolerance {t:g}" for t in grid)
     text = (
-        f"Of the images that {net} has right, these withstand every attack of L-inf radius {epsilon:g} that was run against "
+        f"Of the images that {net} has right, these withstand every attack of radius {epsilon:g} that was run against "
         f"them: {worst}."
     )
     if any_open(doubts):
@@ -33,24 +33,24 @@ def verdict(
     )
 
 
-def undefended(crafted: pl.DataFrame, net: str, control: str) -> str:
+def undefended(crafted: pl.DataFrame, net: str, control: str, attack: str) -> str:
     """What the minimum-norm attack does to a net by itself, beside its control."""
     rows, other = (
-        attacked(crafted.filter((pl.col("experiment") == "minimum norm") & (pl.col("net") == name))).filter("success")
+        attacked(crafted.filter((pl.col("trial") == attack) & (pl.col("net") == name))).filter("success")
         for name in (net, control)
     )
-    count = attacked(crafted.filter((pl.col("experiment") == "minimum norm") & (pl.col("net") == net))).height
+    count = attacked(crafted.filter((pl.col("trial") == attack) & (pl.col("net") == net))).height
     both = rows.join(other.select("image", other_l2="l2"), on="image")
     gap = intervals.mean((both["l2"] - both["other_l2"]).to_numpy())
     return (
-        f"C&W, which has no limit on the size of a change, changes the answer of {net} for "
+        f"{attack}, which has no limit on the size of a change, changes the answer of {net} for "
         f"{intervals.rate(rows.height, count).percent} of the images it had right, at a mean L2 norm of "
         f"{intervals.mean(rows['l2'].to_numpy()).text()}. On the images that both nets lose, {net} minus {control} is "
         f"{gap.text()}: a longer way counts for the net only if the search for the shortest one has converged."
     )
 
 
-def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float]) -> str:
+def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float], attack: str) -> str:
     """Whether any tolerance wins back more than noise: of equal dose on clean images, and of the largest sigma."""
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net) & (pl.col("scale") == 1.0))
     still, noise = (found.filter(pl.col("defense") == kind) for kind in ("tolerance", "noise"))
@@ -66,7 +66,7 @@ def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float]) ->
     clean = intervals.mean(by_image(judged.filter(pl.col("experiment") == "clean under noise"))["correct"].to_numpy())
     text = (
         f"Solved at tolerance {_list(best)} (the best of {len(sigmas)}, chosen on these images), {share[best[0]].percent} of "
-        f"the C&W images are right again; noise of the same dose on clean images (sigma {sigmas[best[0]]:.4f}) wins back "
+        f"the {attack} images are right again; noise of the same dose on clean images (sigma {sigmas[best[0]]:.4f}) wins back "
         f"{recovered(noise.filter(pl.col('sigma') == sigmas[best[0]])).percent}, tolerance minus noise "
         f"{points(gaps[best[0]])} points. Against the strongest noise measured (sigma {loudest:.3f}, clean accuracy "
         f"{clean.percent}) the difference is {points(loud_gaps[best[0]])} points. "
@@ -88,7 +88,9 @@ def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float]) ->
     return text + f" ({len(sigmas)} comparisons, each by its own 95 % interval, not corrected.)"
 
 
-def numerical_error(judged: pl.DataFrame, net: str, reference: float, tight: float, next_tight: float) -> str:
+def numerical_error(
+    judged: pl.DataFrame, net: str, reference: float, tight: float, next_tight: float, attack: str
+) -> str:
     """Whether the attacked images are adversarial for the accurately solved net, or for the coarse solve only."""
     rows = judged.filter((pl.col("net") == net) & (pl.col("scale") == 1.0) & (pl.col("defense") == "tolerance"))
     images = rows.filter((pl.col("experiment") == "recovery") & pl.col("attack_success"))
@@ -102,7 +104,7 @@ def numerical_error(judged: pl.DataFrame, net: str, reference: float, tight: flo
     agree = int((same["prediction"] == same["prediction_other"]).sum())
     right = recovered(images.filter(pl.col("rtol") == tight))
     text = (
-        f"Solved at {tight:g}, {right.percent} of the C&W images are right, and {next_tight:g} gives the same answer on "
+        f"Solved at {tight:g}, {right.percent} of the {attack} images are right, and {next_tight:g} gives the same answer on "
         f"{agree} of {same.height}. From {reference:g} to {tight:g} the true margin moves by a median of {moved[0]:.3f} on "
         f"these images and of {moved[1]:.3f} on their own originals. "
     )
@@ -137,7 +139,7 @@ def pushing_on(judged: pl.DataFrame, net: str, sigmas: dict[float, float]) -> st
         return "The attack broke no image, so there was nothing to push further."
     loudest = max(sigmas.values())
     parts = []
-    for scale in (1.05, 1.1, 1.25):
+    for scale in (scale for scale in (1.05, 1.1, 1.25) if scale in found["scale"]):
         rows = found.filter(pl.col("scale") == scale)
         at = {t: rows.filter((pl.col("defense") == "tolerance") & (pl.col("rtol") == t)) for t in sigmas}
         noise = rows.filter((pl.col("defense") == "noise") & (pl.col("sigma") == loudest))
@@ -159,9 +161,9 @@ def best_response(crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[fl
     on = [cells[t, t].value for t in grid]
     worst = "; ".join(f"{worst_case(crafted, judged, net, t, epsilon).percent} at {t:g}" for t in grid)
     return (
-        f"Under PGD at L-inf {epsilon:g}, attacked and judged at the same tolerance {_span(on)} stay right; at different ones "
-        f"{_span(off)}. An attacker who knows the tested tolerance is not limited to either: over all attacks run here, image "
-        f"by image, {worst}."
+        f"Under the attack of radius {epsilon:g}, attacked and judged at the same tolerance {_span(on)} stay right; at "
+        f"different ones {_span(off)}. An attacker who knows the tested tolerance is not limited to either: over all attacks "
+        f"run here, image by image, {worst}."
     )
 
 

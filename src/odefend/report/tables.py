@@ -1,5 +1,7 @@
 """Tables: pure functions of ledger rows."""
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,48 +31,84 @@ class Table:
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{body}\n\n{self.note}"
 
+    @property
+    def csv(self) -> str:
+        """The cells as comma-separated values, the heads first."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue().rstrip("\n")
+
+    @property
+    def latex(self) -> str:
+        """The cells as a LaTeX tabular (booktabs), with title and note as its caption."""
+        lines = [" & ".join(map(_latex, line)) + r" \\" for line in (self.columns, *self.rows)]
+        return "\n".join(
+            (
+                r"\begin{table}",
+                rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
+                rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+            )
+        )
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    sign: f"\\{sign}" for sign in "&%$#_{}"
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
 
 def points(value: Interval) -> str:
-    """A difference of rates in percentage points."""
+    """A difference of rates, in percentage points."""
     return f"{100 * value.value:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]" if value.n else "no data"
 
 
-def nets(crafted: pl.DataFrame, judged: pl.DataFrame, names: Sequence[str], reference: float, epsilon: float) -> Table:
-    """Each net: clean accuracy, what the attacks reach, and at what distance."""
+def nets(
+    crafted: pl.DataFrame,
+    judged: pl.DataFrame,
+    names: Sequence[str],
+    reference: float,
+    searches: Sequence[str],
+    balls: Sequence[str],
+    epsilon: float | None,
+) -> Table:
+    """Each net: clean accuracy, and what the attacks reach: those for the smallest norm (`searches`), and those in a ball
+    (`balls`) of radius `epsilon`."""
     rows = []
     for net in names:
-        clean = judged.filter(
-            (pl.col("experiment") == "clean")
-            & (pl.col("net") == net)
-            & (pl.col("rtol").is_null() | (pl.col("rtol") == reference))
-        )
-        minimum = attacked(crafted.filter((pl.col("experiment") == "minimum norm") & (pl.col("net") == net)))
-        ball = attacked(
-            crafted.filter(
-                (pl.col("experiment") == "epsilon curve") & (pl.col("net") == net) & (pl.col("epsilon") == epsilon)
-            )
-        )
-        hits = minimum.filter("success")
-        rows.append(
-            (
-                net,
-                accuracy(clean).percent,
+        clean = _at(judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net)), reference)
+        made = attacked(_at(crafted.filter(pl.col("net") == net), reference))
+        cells = [net, accuracy(clean).percent]
+        for name in searches:
+            minimum = made.filter(pl.col("trial") == name)
+            hits = minimum.filter("success")
+            cells += [
                 intervals.rate(hits.height, minimum.height).percent,
                 intervals.mean(hits["l2"].to_numpy()).text(),
                 intervals.mean(hits["mse"].to_numpy()).text(5),
-                intervals.rate(int(ball["success"].sum()), ball.height).percent,
-                intervals.mean(clean["nfe"].to_numpy()).text(1) if clean["nfe"].sum() else "-",
-            )
-        )
+            ]
+        for name in balls:
+            ball = made.filter((pl.col("trial") == name) & (pl.col("epsilon") == epsilon))
+            cells.append(intervals.rate(int(ball["success"].sum()), ball.height).percent)
+        cells.append(intervals.mean(clean["nfe"].to_numpy()).text(1) if clean["nfe"].sum() else "-")
+        rows.append(tuple(cells))
+    norms = {name: crafted.filter(pl.col("trial") == name)["norm"].first() for name in balls}
     return Table(
         "The nets, and what the attacks do to them",
         (
             "net",
             "clean accuracy",
-            "C&W success",
-            "mean L2",
-            "mean MSE",
-            f"PGD success, L-inf {epsilon:g}",
+            *(head for name in searches for head in (f"{name} success", "mean L2", "mean MSE")),
+            *(f"{name} success, {norms[name]} {epsilon:g}" for name in balls),
             "mean NFE, clean",
         ),
         tuple(rows),
@@ -79,34 +117,47 @@ def nets(crafted: pl.DataFrame, judged: pl.DataFrame, names: Sequence[str], refe
     )
 
 
+def _at(rows: pl.DataFrame, tolerance: float) -> pl.DataFrame:
+    """Rows at a tolerance, and those of nets without one."""
+    return rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == tolerance))
+
+
 def recovery(
-    judged: pl.DataFrame, net: str, tolerances: Sequence[float], sigmas: dict[float, float], reference: float
+    judged: pl.DataFrame,
+    net: str,
+    tolerances: Sequence[float],
+    sigmas: dict[float, float],
+    reference: float,
+    attack: str,
 ) -> Table:
-    """What changing the tolerance wins back, beside noise of equal dose and beside an attacker who pushes on."""
+    """What changing the tolerance wins back of the images that `attack` made at `reference`, beside noise of equal dose
+    and beside an attacker who pushes on."""
     rows = []
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
     still = found.filter(pl.col("defense") == "tolerance")
+    scales = [scale for scale in sorted(still["scale"].unique()) if scale >= 1]
+    shown = [scale for scale in (1.1, 1.25) if scale in scales]
     for tolerance in tolerances:
         clean = judged.filter(
             (pl.col("experiment") == "clean") & (pl.col("net") == net) & (pl.col("rtol") == tolerance)
         )
         here = still.filter(pl.col("rtol") == tolerance)
-        curve = {scale: recovered(here.filter(pl.col("scale") == scale)) for scale in (1.0, 1.02, 1.05, 1.1, 1.25, 1.5)}
+        curve = {scale: recovered(here.filter(pl.col("scale") == scale)) for scale in scales}
         noise = found.filter(
             (pl.col("defense") == "noise") & (pl.col("scale") == 1.0) & (pl.col("sigma") == sigmas.get(tolerance, -1.0))
         )
         attack_here = tolerance == reference
+        bare = attack_here or not noise.height
         s50 = half_recovery({scale: value.value for scale, value in curve.items()})
         rows.append(
             (
                 f"{tolerance:g}" + (" (attacked)" if attack_here else ""),
                 accuracy(clean).percent,
                 curve[1.0].percent,
-                "-" if attack_here else f"{sigmas[tolerance]:.4f}",
-                "-" if attack_here else recovered(noise).percent,
-                "-" if attack_here else points(difference(here.filter(pl.col("scale") == 1.0), noise)),
-                curve[1.1].percent,
-                curve[1.25].percent,
+                "-" if bare else f"{sigmas[tolerance]:.4f}",
+                "-" if bare else recovered(noise).percent,
+                "-" if bare else points(difference(here.filter(pl.col("scale") == 1.0), noise)),
+                *(curve[scale].percent for scale in shown),
                 "-" if attack_here or not curve[1.0].value else f"{s50:.3f}",
             )
         )
@@ -115,37 +166,38 @@ def recovery(
         (
             "tolerance",
             "clean accuracy",
-            "C&W won back, s = 1",
+            f"{attack} won back, s = 1",
             "noise of equal dose (sigma)",
             "noise wins back, s = 1",
             "tolerance minus noise, points",
-            "won back, s = 1.1",
-            "won back, s = 1.25",
+            *(f"won back, s = {scale:g}" for scale in shown),
             "s50",
         ),
         tuple(rows),
-        f"C&W images made at tolerance {reference:g} that fooled {net} there. s scales their perturbation; s50 is "
+        f"{attack} images made at tolerance {reference:g} that fooled {net} there. s scales their perturbation; s50 is "
         "the s at which half of what was won back at s = 1 is lost again. Noise: Gaussian, on the image, judged at "
         "the attacked tolerance, several draws averaged per image; its dose (RMS change of the true margin) is "
         "matched on clean calibration images.",
     )
 
 
-def matrix(crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[float], net: str, epsilon: float) -> Table:
+def matrix(
+    crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[float], net: str, epsilon: float, attack: str
+) -> Table:
     """Accuracy of images attacked at one tolerance and judged at another; the last row is the worst case per image."""
     cells = matrix_cells(crafted, judged, grid)
     rows = [(f"attacked at {attack:g}", *(cells[attack, test].percent for test in grid)) for attack in grid]
     best = [min((cells[attack, test] for attack in grid), key=lambda cell: cell.value) for test in grid]
     worst = [worst_case(crafted, judged, net, test, epsilon) for test in grid]
     return Table(
-        "Accuracy under PGD: attacked at one tolerance, judged at another",
+        f"Accuracy under {attack}: attacked at one tolerance, judged at another",
         ("", *(f"judged at {test:g}" for test in grid)),
         (
             *rows,
             ("best of these attacks", *(cell.percent for cell in best)),
             ("worst case per image, all attacks", *(cell.percent for cell in worst)),
         ),
-        f"L-inf {epsilon:g}, of the images that {net} had right. An attacker who knows the tested tolerance picks the worst "
+        f"Radius {epsilon:g}, of the images that {net} had right. An attacker who knows the tested tolerance picks the worst "
         "cell of its column, or does better: the worst case counts an image as lost if any attack of this radius breaks it "
         "at the tested tolerance, those with the gradients of a tighter solve, of exact differentiation, with more steps and "
         "from the ResNet included where they were run.",
@@ -172,7 +224,7 @@ def detectors(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float
             f"caught, s = {scales[-1]:g}",
         ),
         tuple(rows),
-        f"{count['clean']} clean test images (among them the originals of the attacked ones) against the C&W images that "
+        f"{count['clean']} clean test images (among them the originals of the attacked ones) against the attacked images that "
         "fooled the net. The attacker knows nothing of the detector, but may push on by s. The threshold of each detector is "
         f"the lowest with at most 5 % alarms on {count['calibration']} clean calibration images; votes come in whole steps, "
         "so theirs alarm less. AUROC: how often an attacked image looks more suspicious than a clean one; 0.5 is guessing.",

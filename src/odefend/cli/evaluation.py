@@ -1,0 +1,74 @@
+"""Evaluations: run them, say what they would take, and report on their rows."""
+
+import time
+from pathlib import Path
+
+from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.progress import clock, duration, showing
+from odefend.errors import OutputError
+from odefend.evaluation import Evaluation, estimate, evaluate, evaluations_in, opened
+from odefend.evaluation.runner import workers_here
+from odefend.report import Table, evaluation_page
+from odefend.report.rows import Rows
+
+
+def run_evaluation(
+    evaluation: Evaluation, out: Path, workers: int | None, quiet: bool, events: Path | None, as_json: bool
+) -> None:
+    """Run an evaluation, write its report, and show its tables."""
+    began = time.monotonic()
+    with showing(quiet, events) as progress:
+        ledger = evaluate(evaluation, out, progress, workers)
+    rows = Rows.read(evaluation, ledger)
+    page = evaluation_page.write(rows, out, time.monotonic() - began)
+    if as_json:
+        print_json(
+            {
+                "report": str(page),
+                "ledger": str(ledger.folder),
+                "seconds": round(time.monotonic() - began, 1),
+                "findings": evaluation_page.lessons(rows),
+                "tables": [table_json(table) for table in evaluation_page.summary(rows)],
+            }
+        )
+        return
+    terminal = console()
+    for table in evaluation_page.summary(rows):
+        show(terminal, table)
+    terminal.print("\n[bold]What was found[/bold]")
+    for lesson in evaluation_page.lessons(rows):
+        terminal.print(f"- {lesson}", highlight=False, soft_wrap=not terminal.is_terminal)
+    terminal.print(
+        f"\nReport: {page}\nLedger: {ledger.folder}\nTime: {clock(time.monotonic() - began)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def run_estimate(evaluation: Evaluation, out: Path, workers: int | None, as_json: bool) -> None:
+    """What an evaluation would take."""
+    found, hands = estimate(evaluation, out), workers or workers_here()
+    if as_json:
+        print_json({"seconds": found.total / hands, "workers": hands, "done": found.done, "by": found.seconds})
+        return
+    rows = tuple((name, str(found.units[name]), duration(found.seconds[name] / hands)) for name in found.units)
+    show(
+        console(),
+        Table(
+            f"{evaluation.name}: {sum(found.units.values())} pieces of work to do, {found.done} done",
+            ("for", "pieces", "about"),
+            (*rows, ("all", str(sum(found.units.values())), duration(found.total / hands))),
+            f"On {hands} processes, judging by a few gradients measured now; attacks that stop early take less.",
+        ),
+    )
+
+
+def run_report(folder: Path, name: str | None) -> None:
+    """A report from rows alone, of all evaluations in a folder or of one."""
+    names = [name] if name else evaluations_in(folder)
+    if not names:
+        raise OutputError(f"{folder}: expected a folder that `odefend evaluate` or `odefend demo` wrote, found none.")
+    for one in names:
+        evaluation, ledger, finished = opened(folder, one)
+        page = evaluation_page.write(Rows.read(evaluation, ledger, finished), folder)
+        console().print(f"Report: {page}", highlight=False, soft_wrap=True)

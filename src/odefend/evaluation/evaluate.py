@@ -1,0 +1,197 @@
+"""Running an evaluation: what is missing in its ledger is done, in an order that lets a stopped run go on."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from odefend.errors import OutputError
+from odefend.evaluation import detection
+from odefend.evaluation.ledger import Ledger
+from odefend.evaluation.plan import Plan, Unit, matched_noise, vote_noise, work
+from odefend.evaluation.robustness import attacked
+from odefend.evaluation.runner import Runner
+from odefend.evaluation.spec import Evaluation
+from odefend.files import make_folder, write_json
+from odefend.intervals import rate
+from odefend.models import load, weights_digest
+from odefend.progress import Progress
+from odefend.version import VERSION
+
+PILOT = 16
+"""Images on which the cost of a gradient is measured."""
+
+TOLD_EVERY = 15.0
+"""Seconds between looks into the ledger for what the attacks have reached so far."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an evaluation will take: units and seconds on one thread by experiment, and what is done already."""
+
+    units: dict[str, int]
+    seconds: dict[str, float]
+    done: int
+
+    @property
+    def total(self) -> float:
+        """Seconds on one thread."""
+        return sum(self.seconds.values())
+
+
+def evaluate(evaluation: Evaluation, folder: Path, progress: Progress, workers: int | None = None) -> Ledger:
+    """Do whatever of the evaluation is not yet in the ledger at `folder`/ledger; returns the ledger.
+
+    Several evaluations may share a folder, and then what they craft and judge alike is done once. Raises OutputError where
+    the folder holds another evaluation of this name, or of other nets or code: rows of two must not be mixed.
+    """
+    settings = _settings(evaluation)
+    make_folder(folder)
+    if manifest(folder, evaluation.name).exists() and read_manifest(folder, evaluation.name)["settings"] != settings:
+        raise OutputError(
+            f"{folder}: holds an evaluation {evaluation.name!r} of other settings, nets or code. Choose another folder, or "
+            "remove it."
+        )
+    write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": False})
+    plan, cost = Plan(evaluation), pilot(evaluation)
+    first: list[Unit] = [*plan.calibration(), *plan.crafts()]
+    # Which noise matches which tolerance is known after calibration; how much of it there is to judge, before.
+    placeholder = plan.judgements(_guess(plan), 0.1)
+    seconds = [sum(cost.of(unit) for unit in units) for units in (first, placeholder)]
+    progress.stage(evaluation.name, sum(seconds))
+    with Runner(folder / "ledger", workers) as runner:
+        notes = _SoFar(runner.ledger, evaluation)
+        runner.run(
+            [(unit, cost.of(unit)) for unit in first],
+            lambda done: progress.advance(done, notes.text()),
+            evaluation.name,
+        )
+        judged = runner.ledger.read("judged", evaluation.name)
+        second = plan.judgements(matched_noise(judged, evaluation), vote_noise(judged, evaluation))
+        runner.run(
+            [(unit, cost.of(unit)) for unit in second],
+            lambda done: progress.advance(seconds[0] + done, notes.text()),
+            evaluation.name,
+        )
+    if evaluation.vote:
+        detection.score(runner.ledger, evaluation.tolerance, evaluation.name)
+    write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": True})
+    return runner.ledger
+
+
+def estimate(evaluation: Evaluation, folder: Path) -> Estimate:
+    """What `evaluate` would take now, by a few gradients and answers measured on this machine on one thread."""
+    plan, cost, ledger = Plan(evaluation), pilot(evaluation), Ledger(folder / "ledger")
+    units, seconds, done = dict[str, int](), dict[str, float](), 0
+    judged = ledger.read("judged", evaluation.name)
+    noise = matched_noise(judged, evaluation) or _guess(plan)
+    voting = vote_noise(judged, evaluation) or 0.1
+    for unit in [*plan.calibration(), *plan.crafts(), *plan.judgements(noise, voting)]:
+        if unit.done(ledger):
+            done += 1
+            continue
+        name = unit.experiment + (f": {unit.trial}" if unit.trial else "")
+        units[name] = units.get(name, 0) + 1
+        seconds[name] = seconds.get(name, 0.0) + cost.of(unit)
+    return Estimate(units, seconds, done)
+
+
+def _guess(plan: Plan) -> dict[float, float]:
+    """As many different noises as there will be."""
+    evaluation = plan.evaluation
+    if not evaluation.noise or not plan.solves:
+        return {}
+    others = [tolerance for tolerance in evaluation.tolerances if tolerance != evaluation.tolerance]
+    return {tolerance: 0.1 + 0.001 * index for index, tolerance in enumerate(others)}
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds that a gradient for one image takes on one thread, by net."""
+
+    seconds: dict[str, float]
+
+    def of(self, unit: Unit) -> float:
+        """Seconds of a unit, with a little for opening nets and writing rows."""
+        return 0.05 + work(unit) * self.seconds[unit.view.net]
+
+
+def pilot(evaluation: Evaluation) -> _Cost:
+    """Measure the gradient of each net at the evaluation's tolerance on a few images."""
+    plan, threads = Plan(evaluation), torch.get_num_threads()
+    images = plan.slices(PILOT)[0].open().images[:PILOT]
+    found = {}
+    try:
+        torch.set_num_threads(1)
+        for net in {evaluation.net, *([evaluation.control] if evaluation.control else [])}:
+            view, times = plan.view(net).open(), []
+            for _ in range(2):
+                started, asked = time.perf_counter(), images.clone().requires_grad_(True)
+                torch.autograd.grad(view(asked).square().sum(), asked)
+                times.append(time.perf_counter() - started)
+            found[net] = min(times) / len(images)
+    finally:
+        torch.set_num_threads(threads)
+    return _Cost(found)
+
+
+class _SoFar:
+    """How many images still stand, from the rows that are there, looked up now and then."""
+
+    def __init__(self, ledger: Ledger, evaluation: Evaluation) -> None:
+        self.ledger, self.evaluation, self.last, self.said = ledger, evaluation, time.monotonic(), ""
+
+    def text(self) -> str:
+        """As "so far 12 of 50 images withstand every attack of radius 0.1"."""
+        if self.evaluation.epsilon is not None and time.monotonic() - self.last > TOLD_EVERY:
+            self.last = time.monotonic()
+            rows = self.ledger.read("crafted", self.evaluation.name)
+            rows = attacked(
+                rows.filter((pl.col("net") == self.evaluation.net) & (pl.col("epsilon") == self.evaluation.epsilon))
+            )
+            each = rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == self.evaluation.tolerance))
+            each = each.group_by("image").agg(pl.col("success").any())
+            if each.height:
+                standing = rate(int((~each["success"]).sum()), each.height).percent
+                self.said = f"so far {standing} withstand radius {self.evaluation.epsilon:g}"
+        return self.said
+
+
+def _settings(evaluation: Evaluation) -> dict[str, Any]:
+    sources = [trial.source.net for trial in evaluation.trials if trial.source]
+    nets = {net for net in (evaluation.net, evaluation.control, *sources) if net}
+    return {
+        "evaluation": evaluation.model_dump(mode="json"),
+        "version": VERSION,
+        "nets": {net: weights_digest(load(net)) for net in sorted(nets)},
+    }
+
+
+def manifest(folder: Path, name: str) -> Path:
+    """Where an evaluation's settings stand."""
+    return folder / f"{name}.json"
+
+
+def read_manifest(folder: Path, name: str) -> dict[str, Any]:
+    """An evaluation's settings, and whether it is finished. Raises OutputError where they are missing or damaged."""
+    path = manifest(folder, name)
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"settings": content["settings"], "finished": content["finished"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: missing or damaged. Name a folder that `odefend evaluate` wrote.") from error
+
+
+def evaluations_in(folder: Path) -> list[str]:
+    """The names of the evaluations that a folder holds."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def opened(folder: Path, name: str) -> tuple[Evaluation, Ledger, bool]:
+    """An evaluation, its ledger, and whether it is finished, from its folder."""
+    content = read_manifest(folder, name)
+    return Evaluation(**content["settings"]["evaluation"]), Ledger(folder / "ledger"), content["finished"]

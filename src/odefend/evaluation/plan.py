@@ -1,0 +1,207 @@
+"""An evaluation's units of work: what is crafted, and what each image is shown to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from odefend.attacks import Attack, CarliniWagner
+from odefend.evaluation.controls import doses, matched_sigma
+from odefend.evaluation.screen import Screen
+from odefend.evaluation.spec import Evaluation, Trial
+from odefend.evaluation.units import Condition, Craft, Judge
+from odefend.evaluation.views import Slice, View
+from odefend.models import ODENet, load
+
+Unit = Craft | Judge | Screen
+
+PULLED_BACK = 0.95
+"""A minimal adversarial image is none any more when its perturbation is multiplied by this."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units of an evaluation, in the order in which they can be run: what `crafts` and `calibration` need nothing for,
+    and `judgements`, which need to know how much noise is equal to which change of tolerance."""
+
+    evaluation: Evaluation
+
+    def view(self, net: str, tolerance: float | None = None, gradient: str = "unrolled") -> View:
+        """A net as it is attacked; one without a solver has no tolerance."""
+        if not isinstance(load(net), ODENet):
+            return View(net)
+        return View(net, tolerance or self.evaluation.tolerance, gradient)
+
+    @property
+    def solves(self) -> bool:
+        """Whether the net in question has a solver."""
+        return isinstance(load(self.evaluation.net), ODENet)
+
+    @property
+    def tolerances(self) -> tuple[float | None, ...]:
+        """What the net is judged at; None for a net without a solver."""
+        return self.evaluation.tolerances if self.solves else (None,)
+
+    def slices(self, count: int, split: str = "test") -> list[Slice]:
+        """The first images of a split, in shards."""
+        size = self.evaluation.shard
+        return [Slice(self.evaluation.data, split, at, min(at + size, count)) for at in range(0, count, size)]
+
+    def crafts(self) -> list[Craft]:
+        """Every attack on every net, tolerance, radius and shard."""
+        return [unit for trial in self.evaluation.trials for unit in self.crafted_by(trial)]
+
+    def crafted_by(self, trial: Trial) -> list[Craft]:
+        """The units of one trial."""
+        evaluation = self.evaluation
+        nets = [evaluation.net, *([evaluation.control] if trial.control and evaluation.control else [])]
+        images = self.slices(min(evaluation.images, trial.images or evaluation.images))
+        return [
+            Craft(role(trial), attack, view, some, self._source(trial, view), evaluation.seed, trial=trial.name)
+            for net in nets
+            for view in self._views(trial, net)
+            for attack in trial.made()
+            for some in images
+        ]
+
+    def _views(self, trial: Trial, net: str) -> list[View]:
+        at = trial.at or (self.evaluation.tolerance,)
+        # Without a solver, all tolerances are the same.
+        return list(dict.fromkeys(self.view(net, tolerance, trial.gradient) for tolerance in at))
+
+    def _source(self, trial: Trial, view: View) -> View | None:
+        if trial.source is None:
+            return None
+        return self.view(trial.source.net or view.net, trial.source.tolerance or view.tolerance, trial.source.gradient)
+
+    def calibration(self) -> list[Judge]:
+        """Clean calibration images at every tolerance and under a grid of noise: what a change of either does to margins."""
+        evaluation = self.evaluation
+        if evaluation.noise is None or not self.solves:
+            return []
+        still = tuple(Condition(tolerance) for tolerance in evaluation.tolerances)
+        noisy = tuple(
+            Condition(evaluation.tolerance, sigma=sigma, draw=draw)
+            for sigma in evaluation.noise.grid
+            for draw in range(2)
+        )
+        return [
+            Judge("doses", self.view(evaluation.net), images, still + noisy, seed=evaluation.seed)
+            for images in self.slices(evaluation.calibration, "validation")
+        ]
+
+    def judgements(self, sigmas: dict[float, float], vote_sigma: float) -> list[Judge]:
+        """Everything that the crafted images and the clean ones are shown to; `sigmas`: the noise for each tolerance."""
+        evaluation = self.evaluation
+        nets = [evaluation.net, *([evaluation.control] if evaluation.control else [])]
+        units = [
+            Judge("clean", self.view(net), images, self._still(net, (1.0,)), seed=evaluation.seed)
+            for net in nets
+            for images in self.slices(evaluation.clean)
+        ]
+        if sigmas and evaluation.noise:
+            loud = self._noisy([max(sigmas.values())], (1.0,))
+            units += [
+                Judge("clean under noise", self.view(evaluation.net), images, loud, seed=evaluation.seed)
+                for images in self.slices(evaluation.clean)
+            ]
+        for trial in evaluation.trials:
+            units += self._judged(trial, sigmas, vote_sigma)
+        if evaluation.vote and self.solves:
+            clean = [*self.slices(evaluation.clean), *self.slices(evaluation.calibration, "validation")]
+            units += [unit for images in clean for unit in self._ballots(images, vote_sigma, (1.0,), None)]
+        return units
+
+    def _judged(self, trial: Trial, sigmas: dict[float, float], vote_sigma: float) -> list[Judge]:
+        evaluation, units = self.evaluation, list[Judge]()
+        if trial.judged == "where attacked":
+            return units
+        for unit in self.crafted_by(trial):
+            judge = Judge("", unit.view, unit.images, (), unit, evaluation.seed, trial.name)
+            if trial.judged == "matrix":
+                everywhere = tuple(Condition(tolerance) for tolerance in trial.at)
+                units.append(replace(judge, experiment="tolerance matrix", conditions=everywhere))
+                continue
+            own = unit.view.net == evaluation.net
+            shown = self._still(unit.view.net, evaluation.scales)
+            shown += (Condition(unit.view.tolerance, scale=PULLED_BACK),)
+            if own and sigmas and unit.view.tolerance == evaluation.tolerance:
+                shown += self._noisy(list(sigmas.values()), (1.0,))
+                shown += self._noisy([max(sigmas.values())], [scale for scale in evaluation.scales if scale > 1])
+                if evaluation.vote:
+                    units += self._ballots(unit.images, vote_sigma, evaluation.vote.scales, unit)
+            units.append(replace(judge, experiment="recovery", conditions=shown))
+        return units
+
+    def _still(self, net: str, scales: Sequence[float]) -> tuple[Condition, ...]:
+        tolerances = self.evaluation.tolerances if isinstance(load(net), ODENet) else (None,)
+        return tuple(Condition(tolerance, scale=scale) for tolerance in tolerances for scale in scales)
+
+    def _noisy(self, sigmas: Sequence[float], scales: Sequence[float]) -> tuple[Condition, ...]:
+        assert self.evaluation.noise is not None
+        at, draws = self.evaluation.tolerance, range(self.evaluation.noise.draws)
+        return tuple(
+            Condition(at, sigma=sigma, draw=draw, scale=s) for sigma in sigmas for s in scales for draw in draws
+        )
+
+    def _ballots(self, images: Slice, sigma: float, scales: Sequence[float], crafted: Craft | None) -> list[Judge]:
+        """The votes: V solves at random tolerances, and beside them V passes under noise of the same dose."""
+        evaluation = self.evaluation
+        assert evaluation.vote is not None
+        at, draws, drawn = evaluation.tolerance, range(evaluation.vote.votes), evaluation.vote.range
+        random = tuple(Condition(at, random=drawn, draw=draw, scale=s) for s in scales for draw in draws)
+        noisy = tuple(Condition(at, sigma=sigma, draw=draw, scale=s) for s in scales for draw in draws)
+        trial = crafted.trial if crafted else None
+        judge = Judge("tolerance vote", self.view(evaluation.net), images, random, crafted, evaluation.seed, trial)
+        return [judge, replace(judge, experiment="noise vote", conditions=noisy)]
+
+
+def role(trial: Trial) -> str:
+    """What a trial's crafted rows are for."""
+    if trial.judged == "matrix":
+        return "tolerance matrix"
+    if trial.beside is not None:
+        return "beside"
+    return "epsilon curve" if trial.made()[0].budget is not None else "minimum norm"
+
+
+def matched_noise(judged: pl.DataFrame, evaluation: Evaluation) -> dict[float, float]:
+    """The standard deviation of dose-matched noise for each change of tolerance, from the rows of `calibration`."""
+    rows = judged.filter(pl.col("experiment") == "doses")
+    if not rows.height:
+        return {}
+    by_tolerance, by_sigma = doses(rows, evaluation.tolerance)
+    return {
+        tolerance: matched_sigma(dose, by_sigma)
+        for tolerance, dose in by_tolerance.items()
+        if tolerance != evaluation.tolerance
+    }
+
+
+def vote_noise(judged: pl.DataFrame, evaluation: Evaluation) -> float:
+    """Noise of the same dose as the range that votes draw from: the root mean square over the tolerances in it."""
+    rows = judged.filter(pl.col("experiment") == "doses")
+    if evaluation.vote is None or not rows.height:
+        return 0.0
+    by_tolerance, by_sigma = doses(rows, evaluation.tolerance)
+    inside = [
+        dose**2 for tolerance, dose in by_tolerance.items() if evaluation.vote.low <= tolerance <= evaluation.vote.high
+    ]
+    return matched_sigma((sum(inside) / len(inside)) ** 0.5, by_sigma)
+
+
+def work(unit: Unit) -> float:
+    """How many gradients of single images a unit takes, about; an answer counts as 0.4 of one."""
+    count = unit.images.stop - unit.images.start
+    if isinstance(unit, Judge):
+        return 0.4 * count * len(unit.conditions)
+    if isinstance(unit, Screen):
+        return 0.4 * count * unit.watch.cost
+    return count * _gradients(unit.attack) * (1.5 * unit.view.draws if unit.view.random else 1)
+
+
+def _gradients(attack: Attack) -> float:
+    # Early stops leave about half of the gradients to be computed.
+    if isinstance(attack, CarliniWagner):
+        return 0.6 * attack.steps * attack.binary_search_steps
+    return float(getattr(attack, "steps", 20))

@@ -1,0 +1,156 @@
+"""An evaluation's rows, read once, by what they are about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from odefend.evaluation import doubts as ask
+from odefend.evaluation.detection import VOTES
+from odefend.evaluation.doubts import Doubt
+from odefend.evaluation.ledger import Ledger
+from odefend.evaluation.plan import matched_noise, role, vote_noise
+from odefend.evaluation.spec import Evaluation, Trial
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tables of one evaluation, with what it says of itself.
+
+    `judged` has one column more: `attacked_at`, the tolerance at which an adversarial image was made.
+    """
+
+    evaluation: Evaluation
+    ledger: Ledger
+    crafted: pl.DataFrame
+    judged: pl.DataFrame
+    scored: pl.DataFrame
+    finished: bool = True
+
+    @classmethod
+    def read(cls, evaluation: Evaluation, ledger: Ledger, finished: bool = True) -> "Rows":
+        """From a ledger, finished or not."""
+        crafted, judged, scored = (ledger.read(table, evaluation.name) for table in ("crafted", "judged", "scored"))
+        made = crafted.select(pl.col("key").alias("crafted"), attacked_at="rtol").unique()
+        return cls(evaluation, ledger, crafted, judged.join(made, on="crafted", how="left"), scored, finished)
+
+    @cached_property
+    def sigmas(self) -> dict[float, float]:
+        """The noise that is equal to each change of tolerance."""
+        return matched_noise(self.judged, self.evaluation)
+
+    @cached_property
+    def vote_sigma(self) -> float:
+        """The noise that is equal to the range votes draw from."""
+        return vote_noise(self.judged, self.evaluation)
+
+    @cached_property
+    def votes(self) -> list[int]:
+        """The sizes of the votes that were scored."""
+        return [votes for votes in VOTES if f"tolerance vote, V = {votes}" in self.scored["detector"]]
+
+    @property
+    def nets(self) -> list[str]:
+        """The net in question, and the control."""
+        return [net for net in (self.evaluation.net, self.evaluation.control) if net]
+
+    @property
+    def solves(self) -> bool:
+        """Whether the net in question has a solver, as far as the rows tell."""
+        rows = self.crafted.filter(pl.col("net") == self.evaluation.net)
+        return rows["rtol"].null_count() < max(1, rows.height)
+
+    def trials(self, kind: str) -> list[Trial]:
+        """The trials of a role that there are rows of: "minimum norm", "epsilon curve", "tolerance matrix" or "beside"."""
+        there = set(self.crafted["trial"])
+        return [trial for trial in self.evaluation.trials if role(trial) == kind and trial.name in there]
+
+    def everywhere(self) -> list[tuple[Trial, float]]:
+        """The trials of smallest norm that were judged at all tolerances, with each tolerance they attacked."""
+        judged = self.judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == self.evaluation.net))
+        there = set(judged.select("trial", "attacked_at").unique().iter_rows())
+        return [
+            (trial, at)
+            for trial in self.trials("minimum norm")
+            for at in trial.at or (self.evaluation.tolerance,)
+            if (trial.name, at) in there
+        ]
+
+    def matrices(self) -> list[Trial]:
+        """The trials that were judged at each tolerance they attacked."""
+        there = set(self.judged.filter(pl.col("experiment") == "tolerance matrix")["trial"])
+        return [trial for trial in self.trials("tolerance matrix") if trial.name in there]
+
+    def made(
+        self, trial: str, net: str | None = None, epsilon: float | None = None, at: float | None = None
+    ) -> pl.DataFrame:
+        """Crafted rows of a trial: on one net, at one radius, at one tolerance."""
+        rows = self.crafted.filter((pl.col("trial") == trial) & (pl.col("net") == (net or self.evaluation.net)))
+        if epsilon is not None:
+            rows = rows.filter(pl.col("epsilon") == epsilon)
+        return rows if at is None else rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == at))
+
+    def about(self, trial: Trial, at: float | None = None) -> pl.DataFrame:
+        """Judged rows of one trial, attacked at one tolerance, and of unattacked images."""
+        mine = pl.col("trial").is_null() | (pl.col("trial") == trial.name)
+        if at is not None:
+            mine &= pl.col("attacked_at").is_null() | (pl.col("attacked_at") == at)
+        return self.judged.filter(mine)
+
+    def doubts(self, net: str) -> list[Doubt]:
+        """Everything that the rows can be asked about the attacks on a net."""
+        everything = self.crafted.filter(pl.col("net") == net)
+        found: list[Doubt] = []
+        for trial in self.trials("minimum norm"):
+            found += self._of_smallest_norm(trial, net)
+        for trial in self.trials("epsilon curve"):
+            found += self._of_balls(trial, net)
+        for trial in self.trials("beside"):
+            found += self._of_others(trial, net)
+        found.append(ask.gradients(everything.unique(["key", "image"], maintain_order=True)))
+        if everything["rtol"].null_count() < everything.height:
+            found.append(ask.solver_failures(self.judged.filter(pl.col("net") == net)))
+        return found
+
+    def _of_smallest_norm(self, trial: Trial, net: str) -> list[Doubt]:
+        rows = self.made(trial.name, net)
+        if not rows.height:
+            return []
+        pulled = self.judged.filter(
+            (pl.col("experiment") == "recovery")
+            & (pl.col("net") == net)
+            & (pl.col("trial") == trial.name)
+            & (pl.col("defense") == "tolerance")
+        )
+        return [_named(trial.name, doubt) for doubt in (ask.converged(rows), ask.slack(pulled))]
+
+    def _of_balls(self, trial: Trial, net: str) -> list[Doubt]:
+        if not self.made(trial.name, net).height or len(trial.epsilon) < 2:
+            return []
+        at = (trial.at or (self.evaluation.tolerance,))[0]
+        curve = {epsilon: self.made(trial.name, net, epsilon, at) for epsilon in trial.epsilon}
+        found = [ask.larger_epsilon(curve)]
+        if max(trial.epsilon) >= 1:  # the ball holds every image
+            found.append(ask.unbounded(curve[max(trial.epsilon)]))
+        return [_named(trial.name, doubt) for doubt in found]
+
+    def _of_others(self, trial: Trial, net: str) -> list[Doubt]:
+        own = self.evaluation.trial(str(trial.beside))
+        return [
+            ask.transfer(base, other, trial.name, where)
+            for epsilon in trial.epsilon or (None,)
+            for at in self._tolerances(trial, net)
+            if (other := self.made(trial.name, net, epsilon, at)).height
+            and (base := self.made(own.name, net, epsilon, at)).height
+            for where in [own.name if at is None else f"{own.name} at tolerance {at:g}"]
+        ]
+
+    def _tolerances(self, trial: Trial, net: str) -> Sequence[float | None]:
+        if self.crafted.filter(pl.col("net") == net)["rtol"].null_count():
+            return (None,)
+        return trial.at or (self.evaluation.tolerance,)
+
+
+def _named(name: str, doubt: Doubt) -> Doubt:
+    return Doubt(f"{name}: {doubt.question[0].lower()}{doubt.question[1:]}", doubt.finding, doubt.verdict)

@@ -1,0 +1,317 @@
+"""An evaluation at smoke size: the whole path, its report, and the promise that every number comes from rows."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from odefend.errors import InvalidInput, OutputError, UnknownName
+from odefend.evaluation import estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
+from odefend.progress import Silent
+from odefend.report import evaluation_page, findings, tables
+from odefend.report.rows import Rows
+from odefend.studies import demo
+
+pytestmark = pytest.mark.xdist_group("report")  # one process shares the measured folder
+
+TEXT = """
+name = "smoke"
+net = "digits-oon"
+control = "digits-res"
+data = "digits"
+images = 10
+clean = 16
+calibration = 12
+tolerances = [1e-6, 1e-5, 1e-3, 1e-1, 1.0, 10.0]
+epsilon = 0.1
+shard = 10
+
+[vote]
+votes = 5
+
+[[trials]]
+name = "C&W"
+attack = "carlini-wagner"
+settings = { steps = 12, binary_search_steps = 2, initial_constant = 10.0 }
+control = true
+judged = "everywhere"
+
+[[trials]]
+name = "PGD"
+attack = "pgd"
+settings = { steps = 4 }
+epsilon = [0.1, 0.3, 1.0]
+control = true
+
+[[trials]]
+name = "PGD, all steps"
+attack = "pgd"
+settings = { steps = 4, early_stop = false }
+epsilon = [0.1]
+at = [1e-3, 1e-1, 10.0]
+judged = "matrix"
+
+[[trials]]
+name = "gradients of the loose solve"
+attack = "pgd"
+settings = { steps = 4 }
+epsilon = [0.1]
+at = [1e-1]
+source = { tolerance = 1e-5 }
+beside = "PGD, all steps"
+"""
+SMOKE = read_evaluation(TEXT)
+GRID = (1e-3, 1e-1, 10.0)
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    evaluate(SMOKE, folder, Silent(), workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    return Rows.read(*opened(folder, "smoke"))
+
+
+def about(rows, **changed):
+    """The rows with other tables in place of some."""
+    return replace(rows, **changed)
+
+
+def test_a_second_run_does_nothing_again(folder, rows):
+    def files():
+        return {path: path.stat().st_mtime_ns for path in (folder / "ledger").rglob("*.parquet")}
+
+    before = files()
+    assert len(before) > 20
+    assert estimate(SMOKE, folder).total == 0
+    evaluate(SMOKE, folder, Silent(), workers=1)
+    assert files() == before
+    assert Rows.read(*opened(folder, "smoke")).scored.height == rows.scored.height
+
+
+def test_what_two_evaluations_share_is_done_once(folder, rows):
+    """Another name, one more trial, in the same folder: what both craft is crafted once, and the rows are not mixed."""
+    crafted = set((folder / "ledger" / "crafted").iterdir())
+    other = read_evaluation(
+        TEXT.replace('"smoke"', '"other"').replace("epsilon = [0.1, 0.3, 1.0]", "epsilon = [0.1, 0.2]")
+    )
+    evaluate(other, folder, Silent(), workers=1)
+    new = set((folder / "ledger" / "crafted").iterdir()) - crafted
+    assert len(new) == 2, "PGD at radius 0.2 on two nets"
+    mine, theirs = (Rows.read(*opened(folder, name)) for name in ("smoke", "other"))
+    assert set(mine.made("PGD")["epsilon"]) == {0.1, 0.3, 1.0} and set(theirs.made("PGD")["epsilon"]) == {0.1, 0.2}
+    assert mine.crafted.equals(rows.crafted) and evaluations_in(folder) == ["other", "smoke"]
+
+
+def test_the_report_is_one_self_contained_page(folder, rows):
+    page = evaluation_page.write(rows, folder, 12.0).read_text()
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page), "nothing may be fetched"
+    assert "<script" not in page and "@import" not in page and "url(http" not in page
+    assert page.count("<svg") == 7
+    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+        ET.fromstring(svg)
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids)), "figures must not share ids"
+    for words in (
+        "Who attacks, and how",
+        "unrolled",
+        "tolerance minus noise",
+        "What should be doubted",
+        "12 s",
+        "threshold",
+    ):
+        assert words in page
+    assert "nan" not in re.sub(r"<[^>]*>", " ", page).lower().split()
+
+
+def test_the_same_rows_give_the_same_page(folder, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        evaluation_page.write(Rows.read(*opened(folder, "smoke")), tmp_path / name)
+    first, second = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("a", "b"))
+    assert len(first) == 1 + 3 * len(evaluation_page.summary(Rows.read(*opened(folder, "smoke"))))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_other_rows_give_other_numbers(rows):
+    """Other outcomes: each table, figure and finding must change."""
+    flipped = about(
+        rows,
+        crafted=rows.crafted.with_columns(success=~pl.col("success"), l2=pl.col("l2") + 1),
+        judged=rows.judged.with_columns(correct=pl.lit(False), nfe=pl.col("nfe") + 5),
+        scored=rows.scored.with_columns(score=-pl.col("score")),
+    )
+    for table, other in zip(evaluation_page.summary(rows), evaluation_page.summary(flipped), strict=True):
+        assert table.rows != other.rows, table.title
+    one, two = (evaluation_page.page(which) for which in (rows, flipped))
+    for section, other in zip(one.sections, two.sections, strict=False):
+        if section.figures and section.title != "Gallery":
+            assert section.figures != other.figures, section.title
+    for lesson, other in zip(one.findings, two.findings, strict=True):
+        assert lesson != other
+
+
+def test_numbers_of_the_recovery_table_by_hand(rows):
+    (trial, at) = rows.everywhere()[0]
+    table = tables.recovery(rows.about(trial, at), "digits-oon", SMOKE.tolerances, rows.sigmas, at, trial.name)
+    fooled = rows.judged.filter(
+        (pl.col("experiment") == "recovery")
+        & (pl.col("net") == "digits-oon")
+        & pl.col("attack_success")
+        & (pl.col("scale") == 1.0)
+        & (pl.col("rtol") == 1.0)
+        & (pl.col("defense") == "tolerance")
+    )
+    share = 100 * sum(fooled["correct"].to_list()) / fooled.height
+    (row,) = [row for row in table.rows if row[0] == "1"]
+    assert row[2].startswith(f"{share:.1f} %")
+    (attacked,) = [row for row in table.rows if "(attacked)" in row[0]]
+    assert attacked[2].startswith("0.0 %"), "at the attacked tolerance every successful image fools the net"
+
+
+def test_tables_for_other_programs(rows):
+    table = evaluation_page.summary(rows)[0]
+    assert table.csv.splitlines()[0].startswith("net,clean accuracy") and len(table.csv.splitlines()) == 3
+    assert table.markdown.splitlines()[1] == "| " + " | ".join(["---"] * len(table.columns)) + " |"
+    assert r"\toprule" in table.latex and r" \% [" in table.latex and r"C\&W" in table.latex
+
+
+def test_the_word_robust_waits_for_all_doubts_to_clear(rows):
+    open_doubts = rows.doubts("digits-oon")
+    args = (rows.crafted, "digits-oon", 0.1, rows.judged, GRID)
+    cleared = [doubt.__class__(doubt.question, doubt.finding, "clear") for doubt in open_doubts]
+    red = [*cleared[:-1], cleared[-1].__class__("?", "!", "red")]
+    unknown = [*cleared[:-1], cleared[-1].__class__("?", "!", "unknown")]
+    assert "robust" in findings.verdict(cleared, *args)
+    assert "robust" not in findings.verdict(red, *args) and "robust" not in findings.verdict(unknown, *args)
+
+
+def test_findings_take_the_side_that_the_rows_take(rows):
+    judged = rows.judged.with_columns(
+        correct=pl.when(pl.col("defense") == "noise").then(False).otherwise(pl.col("rtol") != 1e-3)
+    )
+    assert "significantly more than either noise at" in findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W")
+    judged = rows.judged.with_columns(correct=pl.col("defense") == "noise")
+    assert "At no tolerance more than noise of its dose" in findings.against_noise(
+        judged, "digits-oon", rows.sigmas, "C&W"
+    )
+    judged = rows.judged.with_columns(correct=pl.lit(True))
+    assert "cannot tell the tolerance from noise" in findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W")
+
+
+def test_noise_is_matched_on_calibration_images_only(rows):
+    calibration = rows.judged.filter(pl.col("experiment") == "doses")
+    assert calibration["split"].unique().to_list() == ["validation"]
+    tested = rows.judged.filter(pl.col("split") == "test")
+    assert set(calibration["image"]) & set(tested["image"]) == set()
+    held_out = rows.scored.filter(pl.col("kind") == "calibration")["image"]
+    assert set(held_out) == set(calibration["image"]), "thresholds are set on the same held-out images"
+    assert set(rows.scored.filter(pl.col("kind") != "calibration")["image"]) <= set(tested["image"])
+
+
+def test_votes_see_clean_and_attacked_images_under_the_same_draws(rows):
+    ballots = rows.judged.filter((pl.col("experiment") == "tolerance vote") & (pl.col("scale") == 1.0))
+    pairs = ballots.filter((pl.col("kind") == "clean") & (pl.col("split") == "test")).join(
+        ballots.filter(pl.col("kind") == "adversarial"), on=["image", "draw"], suffix="_adv"
+    )
+    assert pairs.height == 10 * 5 and (pairs["rtol"] == pairs["rtol_adv"]).all()
+
+
+def test_a_folder_of_another_evaluation_is_refused(folder):
+    with pytest.raises(OutputError, match="other settings"):
+        evaluate(read_evaluation(TEXT, {"images": 9}), folder, Silent(), workers=1)
+
+
+def test_a_stopped_evaluation_has_a_report_that_says_so(rows, tmp_path):
+    """With whatever has come so far, down to nothing."""
+    for crafted, judged in ((rows.crafted, rows.judged.head(0)), (rows.crafted.head(10), rows.judged.head(0))):
+        part = about(rows, crafted=crafted, judged=judged, scored=rows.scored.head(0), finished=False)
+        assert "is not finished" in evaluation_page.write(part, tmp_path).read_text()
+    none = about(
+        rows, crafted=rows.crafted.head(0), judged=rows.judged.head(0), scored=rows.scored.head(0), finished=False
+    )
+    assert "is not finished" in evaluation_page.write(none, tmp_path).read_text()
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / "smoke.json").write_text("rubbish")
+    with pytest.raises(OutputError, match=r"smoke\.json: missing or damaged"):
+        opened(tmp_path, "smoke")
+
+
+def test_the_worst_case_counts_every_attack_at_the_tested_tolerance(rows):
+    """Mark one attack as breaking everything at 0.1: the worst case there is 0, and elsewhere what it was."""
+    made = rows.crafted.with_columns(
+        success=pl.when(pl.col("trial") == "gradients of the loose solve").then(True).otherwise("success")
+    )
+    args = (rows.judged, "digits-oon")
+    assert robustness.worst_case(made, *args, 0.1, 0.1).value == 0
+    assert robustness.worst_case(made, *args, 10.0, 0.1) == robustness.worst_case(rows.crafted, *args, 10.0, 0.1)
+
+
+def test_one_shard_with_two_labels_is_counted_for_each(rows):
+    """The doubts count a gradient once, however many trials an image serves."""
+    doubled = about(rows, crafted=pl.concat([rows.crafted, rows.crafted.with_columns(trial=pl.lit("again"))]))
+    told = [
+        next(doubt for doubt in which.doubts("digits-oon") if "gradients zero" in doubt.question)
+        for which in (rows, doubled)
+    ]
+    assert told[0] == told[1]
+
+
+def test_the_demo_is_an_evaluation():
+    assert demo.evaluation(7).images == 7
+    names = [trial.name for trial in demo.evaluation().trials]
+    assert names[:2] == ["C&W", "PGD"] and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "kind"),
+    [
+        (("images = 10", "imagse = 10"), "Did you mean 'images'", UnknownName),
+        (("images = 10", "images = 0"), "images: input should be greater than or equal to 1; got 0", InvalidInput),
+        (("images = 10\n", ""), "images: expected this key", InvalidInput),
+        (('data = "digits"', 'data = "digit"'), "Did you mean 'digits'", UnknownName),
+        (('attack = "carlini-wagner"', 'attack = "carlini-wagnr"'), "Did you mean 'carlini-wagner'", UnknownName),
+        (("settings = { steps = 4 }", "settings = { step = 4 }"), "Did you mean 'steps'", UnknownName),
+        (('beside = "PGD, all steps"', 'beside = "PGD, all step"'), "Did you mean 'PGD, all steps'", UnknownName),
+        (('name = "PGD"', 'name = "C&W"'), "'C&W' twice", InvalidInput),
+        (('control = "digits-res"\n', ""), "expected a control", InvalidInput),
+        (("source = { tolerance", "source = { tolerence"), "Did you mean 'tolerance'", UnknownName),
+        (("[vote]", "[vote"), "expected a TOML file", InvalidInput),
+        (("1e-5, 1e-3,", "1e-5,"), "expected 0.001 among them", InvalidInput),
+        (('judged = "matrix"', 'judged = "everywhere"'), "got one in a ball", InvalidInput),
+    ],
+)
+def test_a_wrong_file_is_explained(change, told, kind):
+    assert change[0] in TEXT
+    with pytest.raises(kind, match=re.escape(told)):
+        read_evaluation(TEXT.replace(change[0], change[1], 1))
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
+def test_the_examples_run(file, tmp_path, request, monkeypatch):
+    """At smoke size, with every search cut short."""
+    evaluation = read_evaluation(file)
+    if evaluation.data != "digits":
+        monkeypatch.setenv("ODEFEND_DATA", str(request.getfixturevalue("real_data")))
+    short = {
+        "carlini-wagner": {"steps": 3, "binary_search_steps": 1},
+        "carrara-mnist": {"steps": 2, "binary_search_steps": 1},
+    }
+    trials = [
+        one.model_dump() | {"settings": one.settings | short.get(one.attack, {"steps": 2}), "epsilon": one.epsilon[:1]}
+        for one in evaluation.trials
+    ]
+    sizes = {"images": 2, "clean": 2, "calibration": 2, "tolerances": [1e-3, 1.0], "scales": [1.0, 1.1]}
+    small = read_evaluation(file, {**sizes, "trials": trials})
+    ledger = evaluate(small, tmp_path, Silent(), workers=1)
+    assert evaluation_page.write(Rows.read(small, ledger), tmp_path).read_text().count("<table") > 0
