@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from odefend.evaluation import Ledger, opened
-from odefend.evaluation.ledger import TABLES
+from odefend.evaluation.schema import TABLES
 from odefend.report import evaluation_page, figures, tables
 from odefend.report.rows import Rows
 

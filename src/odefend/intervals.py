@@ -57,6 +57,18 @@ def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def mean_difference(values: np.ndarray, others: np.ndarray) -> Interval:
+    """The mean difference of two numbers in [0, 1] per image, with its percentile bootstrap interval over the images.
+
+    Where they are equal on all images, the interval is as wide as that of a rate of 0 in as many trials, to either side.
+    """
+    gaps = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
+    if len(gaps) and not gaps.any():
+        most = rate(0, len(gaps)).high
+        return Interval(0.0, -most, most, len(gaps))
+    return mean(gaps)
+
+
 def mean_ratio(values: np.ndarray, others: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     """The ratio of the means of two numbers per image, with its percentile bootstrap interval over the images."""
     values, others = np.asarray(values, dtype=float), np.asarray(others, dtype=float)

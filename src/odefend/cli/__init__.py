@@ -23,7 +23,9 @@ INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 data = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, check.")
 models = typer.Typer(help="Trained nets: list them, or fetch weights.")
 app.add_typer(data, name="data")
+ledger = typer.Typer(no_args_is_help=True, help="The rows of evaluations: columns, query, merge, verify.")
 app.add_typer(models, name="models")
+app.add_typer(ledger, name="ledger")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -307,6 +309,62 @@ def models_fetch(
     from odefend.cli.zoo import run_fetch
 
     run_fetch(names, source, quiet)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A folder that `odefend evaluate` wrote.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Set two evaluations side by side, image by image: paired differences with intervals and p-values."""
+    from odefend.cli.ledger import run_compare
+
+    run_compare(first, second, as_json)
+
+
+@ledger.command("columns")
+def ledger_columns(as_json: AsJson = False) -> None:
+    """List the columns of every table, and what they mean."""
+    from odefend.cli.ledger import run_columns
+
+    run_columns(as_json)
+
+
+@ledger.command("query")
+def ledger_query(
+    folder: Annotated[Path, typer.Argument(help="A folder with a ledger.")],
+    sql: Annotated[str, typer.Argument(help="Such as: select net, avg(l2) from crafted where success group by net")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask the rows by SQL; the answer comes as CSV."""
+    from odefend.cli.ledger import run_query
+
+    run_query(folder, sql, as_json)
+
+
+@ledger.command("merge")
+def ledger_merge(
+    into: Annotated[Path, typer.Argument(help="The ledger that takes.")],
+    folders: Annotated[list[Path], typer.Argument(help="Ledgers of other machines.")],
+) -> None:
+    """Take over what other ledgers have, rows, labels and images; what is there already stays."""
+    from odefend.cli.ledger import run_merge
+
+    run_merge(into, folders)
+
+
+@ledger.command("verify")
+def ledger_verify(
+    folder: Annotated[Path, typer.Argument(help="A folder with a ledger and its images.")],
+    sample: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show stored adversarial images to their nets again and compare; exit status 1 if a row is contradicted."""
+    from odefend.cli.ledger import run_verify
+
+    raise typer.Exit(run_verify(folder, sample, seed, as_json))
 
 
 @app.command()

@@ -8,7 +8,8 @@ import torch
 
 from odefend.detectors import agreement
 from odefend.detectors.vote import ABSTAINED
-from odefend.evaluation.ledger import TABLES, Ledger, digest
+from odefend.evaluation.ledger import Ledger, digest
+from odefend.evaluation.schema import TABLES
 from odefend.intervals import Interval, auroc, auroc_difference, rate
 
 IMAGE = ["kind", "crafted", "scale", "image"]

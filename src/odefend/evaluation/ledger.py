@@ -10,6 +10,7 @@ table joins them: a shard with two labels gives its rows twice.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,101 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from odefend.errors import OutputError
+from odefend.errors import InvalidInput, OutputError
+from odefend.evaluation.schema import LABELS, SCHEMA_VERSION, TABLES
 from odefend.files import make_folder, write_atomically
-
-SCHEMA_VERSION = 3
-
-_SHARED = {
-    "key": pl.String,  # of the shard: a digest of everything that decides its rows
-    "image": pl.String,
-    "label": pl.Int64,
-    "data_digest": pl.String,
-    "net": pl.String,
-    "net_digest": pl.String,
-    "training_seed": pl.Int64,
-    "gradient": pl.String,  # solver settings of the net that judges; null without a solver
-    "end": pl.String,
-    "method": pl.String,
-    "coupling": pl.String,
-    "max_steps": pl.Int64,
-    "precision": pl.String,
-    "rtol": pl.Float64,
-    "atol": pl.Float64,
-    "code_version": pl.String,
-    "schema_version": pl.Int64,
-}
-
-TABLES: dict[str, dict[str, Any]] = {
-    "crafted": _SHARED
-    | {
-        "attack": pl.String,
-        "settings": pl.String,  # canonical JSON
-        "norm": pl.String,
-        "epsilon": pl.Float64,  # null for a minimum-norm attack
-        "steps": pl.Int64,
-        "target": pl.Int64,  # null where any other class counts
-        "search_precision": pl.String,  # of the gradients: full (the net's own) or bfloat16
-        "source": pl.String,  # net whose gradients were used
-        "source_rtol": pl.Float64,
-        "source_atol": pl.Float64,
-        "source_gradient": pl.String,
-        "source_draws": pl.Int64,  # random tolerances whose answers the attacked net averages; null where there are none
-        "guard": pl.String,  # canonical JSON of the detector that the attack had to slip past; null without one
-        "seed": pl.Int64,
-        "batch": pl.Int64,
-        "position": pl.Int64,  # in the shard's stored images
-        "success": pl.Boolean,
-        "initially_wrong": pl.Boolean,
-        "distance": pl.Float64,  # in `norm`; inf where a minimum-norm attack found nothing
-        "l2": pl.Float64,
-        "linf": pl.Float64,
-        "mse": pl.Float64,
-        "gradient_calls": pl.Int64,
-        "forward_calls": pl.Int64,
-        "zero_gradients": pl.Int64,
-        "status": pl.Int64,
-        "history": pl.List(pl.Float64),  # smallest adversarial distance after each outer step; inf before the first
-    },
-    "judged": _SHARED
-    | {
-        "kind": pl.String,  # clean or adversarial
-        "split": pl.String,
-        "crafted": pl.String,  # key of the shard the image was crafted in; null for a clean image
-        "initially_wrong": pl.Boolean,  # by the attacked net; null for a clean image
-        "attack_success": pl.Boolean,
-        "defense": pl.String,  # tolerance, random tolerance or noise
-        "sigma": pl.Float64,
-        "scale": pl.Float64,  # s in x + s * (x_adv - x)
-        "draw": pl.Int64,
-        "prediction": pl.Int64,
-        "correct": pl.Boolean,
-        "margin": pl.Float64,  # largest minus second largest logit
-        "true_margin": pl.Float64,  # logit of the true class minus the largest other
-        "nfe": pl.Int64,
-        "accepted": pl.Int64,
-        "rejected": pl.Int64,
-        "status": pl.Int64,
-    },
-    "scored": _SHARED
-    | {
-        "kind": pl.String,  # clean, adversarial, or calibration: clean images on which thresholds are set
-        "crafted": pl.String,
-        "scale": pl.Float64,
-        "detector": pl.String,
-        "cost": pl.Int64,  # passes through the net
-        "score": pl.Float64,
-    },
-}
-
-LABELS: dict[str, Any] = {
-    "table": pl.String,
-    "key": pl.String,
-    "evaluation": pl.String,  # its name; "" outside of one
-    "experiment": pl.String,  # what the rows are for
-    "trial": pl.String,  # the attack or detector by the evaluation's own name; null where there is one only
-}
-"""What shards are for."""
 
 
 def digest(recipe: dict[str, Any]) -> str:
@@ -169,8 +78,8 @@ class Ledger:
         paths = sorted((self.folder / "labels").glob("*.parquet"))
         found = pl.concat([pl.DataFrame(schema=LABELS), *(_read(path, LABELS) for path in paths)])
         if evaluation is not None:
-            return found.filter(pl.col("evaluation") == evaluation).unique(maintain_order=True)
-        return found.drop("evaluation").unique(maintain_order=True)
+            found = found.filter(pl.col("evaluation") == evaluation)
+        return found.unique(maintain_order=True)
 
     def read(self, table: str, evaluation: str | None = None) -> pl.DataFrame:
         """All rows of a table, in the order of their keys, with what they are for (`experiment` and `trial`; null for rows
@@ -178,8 +87,48 @@ class Ledger:
         keys = sorted(path.stem for path in (self.folder / table).glob("*.parquet"))
         rows = pl.concat([pl.DataFrame(schema=TABLES[table]), *(self.read_shard(table, key) for key in keys)])
         labels = self.labels(evaluation).filter(pl.col("table") == table).select("key", "experiment", "trial")
+        labels = labels.unique(maintain_order=True)
         how = "left" if evaluation is None else "inner"
         return rows.join(labels, on="key", how=how, maintain_order="left_right")
+
+    def query(self, sql: str) -> pl.DataFrame:
+        """The answer to a query in SQL over the tables `crafted`, `judged`, `scored` and `labels`.
+
+        Raises InvalidInput where polars cannot make sense of it.
+        """
+        known = {table: self.read(table) for table in TABLES if table in sql} | {"labels": self.labels()}
+        try:
+            return pl.SQLContext(known, eager=True).execute(sql)
+        except pl.exceptions.PolarsError as error:
+            raise InvalidInput(
+                f"query: {str(error).splitlines()[0]}. The tables are {', '.join((*TABLES, 'labels'))}; "
+                "`odefend ledger columns` lists what they hold."
+            ) from error
+
+    def merge(self, other: "Ledger") -> int:
+        """Take over the shards, labels and images of another ledger that are not here; returns how many shards came.
+
+        Shards of one key hold the same rows, so nothing can contradict; damaged ones raise OutputError and nothing of them
+        is taken.
+        """
+        came = 0
+        for table in TABLES:
+            for path in sorted((other.folder / table).glob("*.parquet")):
+                if not self.has(table, path.stem):
+                    other.read_shard(table, path.stem)  # raises if it is damaged or foreign
+                    self._take(path)
+                    came += 1
+        for path in sorted((other.folder / "images").glob("*.safetensors")):
+            if not self._images(path.stem).exists():
+                self._take(path)
+        for path in sorted((other.folder / "labels").glob("*.parquet")):
+            self._take(path)
+        return came
+
+    def _take(self, path: Path) -> None:
+        """Copy a file of another ledger to its place in this one."""
+        make_folder(self.folder / path.parent.name)
+        write_atomically(self.folder / path.parent.name / path.name, lambda part: shutil.copy(path, part))
 
     def read_shard(self, table: str, key: str) -> pl.DataFrame:
         """The rows of one shard, without labels."""

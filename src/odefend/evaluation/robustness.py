@@ -36,7 +36,7 @@ def difference(one: pl.DataFrame, other: pl.DataFrame) -> Interval:
     pairs = by_image(one.filter(pl.col("attack_success"))).join(
         by_image(other.filter(pl.col("attack_success"))), on="image", suffix="_other"
     )
-    return intervals.mean((pairs["correct"] - pairs["correct_other"]).to_numpy())
+    return intervals.mean_difference(pairs["correct"].to_numpy(), pairs["correct_other"].to_numpy())
 
 
 def matrix_rows(crafted: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:

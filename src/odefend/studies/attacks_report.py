@@ -64,7 +64,7 @@ def beside_foolbox(rows: Rows) -> Table:
         mine, theirs = rows.made(own), rows.made(other)
         both = _paired(mine, theirs)
         fell = both.filter(pl.col("success") & pl.col("success_other"))
-        gap = intervals.mean((both["success"].cast(pl.Int8) - both["success_other"].cast(pl.Int8)).to_numpy())
+        gap = intervals.mean_difference(both["success"].to_numpy(), both["success_other"].to_numpy())
         ratio = intervals.mean_ratio(fell["l2"].to_numpy(), fell["l2_other"].to_numpy())
         epsilon = mine["epsilon"][0] if mine.height else None
         cells.append(
@@ -127,7 +127,7 @@ def random_tolerance(rows: Rows) -> Table:
         plain, knowing = (f"random tolerance, {kind} {attack}" for kind in ("plain", "knowing"))
         share = {name: _fooled_by_image(rows.shown(name)) for name in (plain, knowing)}
         both = share[plain].join(share[knowing], on="image", suffix="_knowing")
-        gap = intervals.mean((both["fooled_knowing"] - both["fooled"]).to_numpy())
+        gap = intervals.mean_difference(both["fooled_knowing"].to_numpy(), both["fooled"].to_numpy())
         first, second = rows.made(plain), rows.made(knowing)
         cells.append(
             (

@@ -1,0 +1,216 @@
+"""The ledger beyond reading and writing: queries, merging, verification, comparison, and what breaks a run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+
+from odefend import intervals
+from odefend.attacks import PGD
+from odefend.errors import InvalidInput, OutputError
+from odefend.evaluation import Craft, Ledger, Runner, Slice, View
+from odefend.evaluation.compare import compare
+from odefend.evaluation.schema import COLUMNS, LABELS, TABLES
+from odefend.evaluation.verify import verify
+
+UNIT = Craft("try", PGD(0.2, steps=3), View("digits-oon", 1e-3), Slice("digits", "test", 0, 20), trial="PGD")
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    with Runner(tmp_path_factory.mktemp("ledger"), 1) as runner:
+        runner.run([(UNIT, 1.0)], lambda _: None, "first")
+    return runner.ledger
+
+
+def test_every_column_has_a_meaning():
+    assert set(COLUMNS) == {*TABLES, "labels"} and set(COLUMNS["labels"]) == set(LABELS)
+    for table, columns in TABLES.items():
+        assert set(COLUMNS[table]) == set(columns) and all(COLUMNS[table].values())
+
+
+def test_queries(ledger):
+    found = ledger.query("select trial, count(*) as n, sum(cast(success as int)) as hits from crafted group by trial")
+    assert found.to_dicts() == [{"trial": "PGD", "n": 20, "hits": int(ledger.read("crafted")["success"].sum())}]
+    assert ledger.query("select evaluation from labels")["evaluation"].to_list() == ["first"]
+    with pytest.raises(InvalidInput, match="ledger columns"):
+        ledger.query("select colour from crafted")
+    with pytest.raises(InvalidInput, match="The tables are crafted, judged, scored, labels"):
+        ledger.query("selct")
+
+
+def test_ledgers_of_two_machines_become_one(ledger, tmp_path):
+    """Each has a shard that the other lacks, and one that both have."""
+    other = replace(UNIT, images=Slice("digits", "test", 20, 30))
+    with Runner(tmp_path / "other", 1) as runner:
+        runner.run([(UNIT, 1.0), (other, 1.0)], lambda _: None, "first")
+    target = Ledger(tmp_path / "target")
+    assert target.merge(ledger) == 1 and target.merge(runner.ledger) == 1 and target.merge(runner.ledger) == 0
+    for table in TABLES:
+        assert target.read(table, "first").equals(runner.ledger.read(table, "first"))
+    assert torch.equal(target.read_images(other.key), runner.ledger.read_images(other.key))
+    path = next((tmp_path / "other" / "crafted").glob(f"{other.key}*"))
+    path.write_bytes(path.read_bytes()[:99])
+    fresh = Ledger(tmp_path / "fresh")
+    with pytest.raises(OutputError, match=f"{other.key}.*damaged"):
+        fresh.merge(runner.ledger)
+    assert not fresh.has("crafted", other.key)
+
+
+def test_verification_finds_what_was_altered(ledger, tmp_path, test_digits):
+    found = verify(ledger, sample=20)
+    rows = ledger.read("crafted").filter(~pl.col("initially_wrong"))
+    assert found.compared == rows.height and not found.contradicted
+    copy = Ledger(tmp_path)
+    copy.merge(ledger)
+    images = copy.read_images(UNIT.key)
+    broken = rows.filter("success").row(0, named=True)
+    images[broken["position"]] = test_digits.images[broken["position"]]
+    copy.write_images(UNIT.key, images)
+    assert verify(copy, sample=20).contradicted == ((UNIT.key, broken["image"]),)
+
+
+def crafted(stands, trial="PGD", at=1e-3, wrong=None):
+    n = len(stands)
+    return pl.DataFrame(
+        {
+            "image": [f"i{i}" for i in range(n)],
+            "trial": trial,
+            "epsilon": 0.1,
+            "rtol": at,
+            "success": [not one for one in stands],
+            "initially_wrong": wrong or [False] * n,
+        }
+    )
+
+
+def clean(correct, at=1e-3):
+    n = len(correct)
+    columns = {"image": [f"i{i}" for i in range(n)], "correct": correct, "rtol": at}
+    return pl.DataFrame(columns | {"experiment": "clean", "kind": "clean"})
+
+
+def test_comparison_by_hand():
+    """Of ten images the first net holds six that the second loses, and none the other way round: p = 2 / 2^6."""
+    first = crafted([True] * 8 + [False] * 2), clean([True] * 10)
+    second = crafted([True] * 2 + [False] * 8), clean([True] * 9 + [False])
+    found = {one.what: one for one in compare(first, second)}
+    stands = found["withstands PGD, radius 0.1 at 0.001"]
+    assert (stands.first.value, stands.second.value) == (0.8, 0.2)
+    assert stands.difference.value == pytest.approx(0.6) and stands.difference.low > 0
+    assert stands.p_value == pytest.approx(2 / 2**6)
+    assert found["clean accuracy at 0.001"].difference.value == pytest.approx(0.1)
+    assert found["clean accuracy at 0.001"].p_value == 1.0
+    # What either net had wrong before is not compared, nor what only one of them was asked.
+    wrong = crafted([True] * 10, wrong=[True] * 5 + [False] * 5), clean([True] * 10, at=1.0)
+    (only,) = compare(first, wrong)
+    assert only.first.n == 5
+
+
+def test_the_difference_of_equal_shares_is_uncertain_to_both_sides():
+    same = intervals.mean_difference(torch.ones(20).numpy(), torch.ones(20).numpy())
+    assert same.value == 0 and same.low == -same.high and same.high == intervals.rate(0, 20).high
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from odefend.attacks import PGD
+from odefend.evaluation import Condition, Craft, Judge, Runner, Slice, View
+
+def main():
+    view, units = View("digits-oon", 1e-3), []
+    for start in range(0, 24, 4):
+        images = Slice("digits", "test", start, start + 4)
+        craft = Craft("try", PGD(0.1, steps=3), view, images)
+        units += [craft, Judge("try", view, images, (Condition(1e-3), Condition(1.0)), craft)]
+    with Runner(Path(sys.argv[1]), int(sys.argv[2])) as runner:
+        runner.run([(unit, 1.0) for unit in units], lambda _: None, "killed")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def killed_runs(tmp_path, moments, workers):
+    """Run until killed at each of these moments, and then to the end; the ledger."""
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path / "ledger"), str(workers)]
+    for moment in moments:
+        process = subprocess.Popen(command, start_new_session=True)
+        time.sleep(moment)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, timeout=120)
+    return Ledger(tmp_path / "ledger")
+
+
+def rows_of(ledger):
+    return {table: ledger.read(table, "killed") for table in ("crafted", "judged")}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_killed_runner_goes_on_to_the_same_rows(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    undisturbed, disturbed = killed_runs(tmp_path / "a", [], 1), killed_runs(tmp_path / "b", [3.0, 4.5], 2)
+    assert rows_of(undisturbed)["judged"].height == 48
+    for table, rows in rows_of(undisturbed).items():
+        assert rows.equals(rows_of(disturbed)[table]), table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_thirty_kills(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    moments = (0.5 + 5 * torch.rand(30, generator=generator)).tolist()
+    undisturbed, disturbed = killed_runs(tmp_path / "a", [], 1), killed_runs(tmp_path / "b", moments, 2)
+    for table, rows in rows_of(undisturbed).items():
+        assert rows.equals(rows_of(disturbed)[table]), table
+
+
+def test_a_truncated_shard_is_named_and_done_again_once_removed(tmp_path):
+    with Runner(tmp_path, 1) as runner:
+        runner.run([(UNIT, 1.0)], lambda _: None)
+    whole, path = runner.ledger.read("crafted"), tmp_path / "crafted" / f"{UNIT.key}.parquet"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(OutputError, match=r"damaged: .* Remove it and run again"):
+        runner.ledger.read("crafted")
+    path.unlink()
+    with Runner(tmp_path, 1) as runner:
+        runner.run([(UNIT, 1.0)], lambda _: None)
+    assert runner.ledger.read("crafted").equals(whole)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot write"), Runner(tmp_path / "ledger", 1):
+        pass
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    """Writing fails half way: the message says so, nothing half-written is left, and the next run goes on."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with Runner(tmp_path, 1) as runner:
+        with monkeypatch.context() as broken:
+            broken.setattr(pl.DataFrame, "write_parquet", full)
+            with pytest.raises(OutputError, match=r"No space left on device.*Free some space"):
+                runner.run([(UNIT, 1.0)], lambda _: None)
+        assert not list((tmp_path / "labels").glob("*")) and not (tmp_path / "crafted").exists()
+        runner.run([(UNIT, 1.0)], lambda _: None)
+        assert runner.ledger.read("crafted").height == 20
