@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.evaluation import estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
@@ -53,6 +54,7 @@ settings = { steps = 4, early_stop = false }
 epsilon = [0.1]
 at = [1e-3, 1e-1, 10.0]
 judged = "matrix"
+traced = true
 
 [[trials]]
 name = "gradients of the loose solve"
@@ -115,7 +117,7 @@ def test_the_report_is_one_self_contained_page(folder, rows):
     page = evaluation_page.write(rows, folder, 12.0).read_text()
     assert not re.search(r'(?:src|href)="(?!#|data:)', page), "nothing may be fetched"
     assert "<script" not in page and "@import" not in page and "url(http" not in page
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 8
     for svg in re.findall(r"<svg.*?</svg>", page, re.S):
         ET.fromstring(svg)
     ids = re.findall(r'\sid="([^"]+)"', page)
@@ -148,6 +150,7 @@ def test_other_rows_give_other_numbers(rows):
         crafted=rows.crafted.with_columns(success=~pl.col("success"), l2=pl.col("l2") + 1),
         judged=rows.judged.with_columns(correct=pl.lit(False), nfe=pl.col("nfe") + 5),
         scored=rows.scored.with_columns(score=-pl.col("score")),
+        traced=rows.traced.with_columns(attack_success=~pl.col("attack_success")),
     )
     for table, other in zip(evaluation_page.summary(rows), evaluation_page.summary(flipped), strict=True):
         assert table.rows != other.rows, table.title
@@ -232,13 +235,10 @@ def test_a_folder_of_another_evaluation_is_refused(folder):
 
 def test_a_stopped_evaluation_has_a_report_that_says_so(rows, tmp_path):
     """With whatever has come so far, down to nothing."""
-    for crafted, judged in ((rows.crafted, rows.judged.head(0)), (rows.crafted.head(10), rows.judged.head(0))):
-        part = about(rows, crafted=crafted, judged=judged, scored=rows.scored.head(0), finished=False)
+    for come in (rows.crafted.height, 10, 0):
+        nothing = {name: getattr(rows, name).head(0) for name in ("judged", "scored", "traced")}
+        part = about(rows, crafted=rows.crafted.head(come), finished=False, **nothing)
         assert "is not finished" in evaluation_page.write(part, tmp_path).read_text()
-    none = about(
-        rows, crafted=rows.crafted.head(0), judged=rows.judged.head(0), scored=rows.scored.head(0), finished=False
-    )
-    assert "is not finished" in evaluation_page.write(none, tmp_path).read_text()
 
 
 def test_a_damaged_manifest_is_named(tmp_path):
@@ -315,3 +315,27 @@ def test_the_examples_run(file, tmp_path, request, monkeypatch):
     small = read_evaluation(file, {**sizes, "trials": trials})
     ledger = evaluate(small, tmp_path, Silent(), workers=1)
     assert evaluation_page.write(Rows.read(small, ledger), tmp_path).read_text().count("<table") > 0
+
+
+def test_radii_of_two_norms_are_not_mixed(rows):
+    """An attack of the same radius in another norm, which breaks everything, changes no sentence about this one."""
+    other = rows.made("PGD", epsilon=0.1).with_columns(norm=pl.lit("rms"), success=pl.lit(True), trial=pl.lit("RMS"))
+    both = about(rows, crafted=pl.concat([rows.crafted, other]))
+    assert both.balls.equals(rows.balls)
+    assert evaluation_page.lessons(both)[0] == evaluation_page.lessons(rows)[0]
+
+
+def test_ways_of_states_are_those_of_the_net(rows, oon, test_digits):
+    """At the end, ReLU(GN(h)) and h itself are as far apart as the net has them; at the start, as its stem has them."""
+    row = rows.traced.filter((pl.col("rtol") == 1e-3) & (pl.col("image") == test_digits.ids[3])).row(0, named=True)
+    assert (row["time"][0], row["time"][-1], len(row["raw"])) == (0.0, 1.0, 51)
+    made = rows.crafted.filter((pl.col("key") == row["crafted"]) & (pl.col("image") == row["image"])).row(0, named=True)
+    both = torch.stack([test_digits.images[3], rows.ledger.read_images(row["crafted"])[made["position"]]])
+    with torch.no_grad():
+        start, end = oon.stem(both), oon.trajectory(both).y
+        coded = oon.head[:2](end)
+    assert row["raw"][0] == pytest.approx((start[0] - start[1]).norm().item(), rel=1e-4)
+    assert row["raw"][-1] == pytest.approx((end[0] - end[1]).norm().item(), rel=1e-4)
+    assert row["coded"][-1] == pytest.approx((coded[0] - coded[1]).norm().item(), rel=1e-4)
+    angle = torch.nn.functional.cosine_similarity(end[0].flatten(), end[1].flatten(), dim=0)
+    assert row["cosine"][-1] == pytest.approx(1 - angle.item(), abs=1e-5)

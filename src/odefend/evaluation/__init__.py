@@ -9,6 +9,7 @@ from odefend.evaluation.runner import Runner as Runner
 from odefend.evaluation.screen import Screen as Screen
 from odefend.evaluation.spec import Evaluation as Evaluation
 from odefend.evaluation.spec import read_evaluation as read_evaluation
+from odefend.evaluation.trace import Trace as Trace
 from odefend.evaluation.units import Condition as Condition
 from odefend.evaluation.units import Craft as Craft
 from odefend.evaluation.units import Judge as Judge

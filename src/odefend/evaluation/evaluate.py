@@ -58,7 +58,7 @@ def evaluate(evaluation: Evaluation, folder: Path, progress: Progress, workers: 
         )
     write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": False})
     plan, cost = Plan(evaluation), pilot(evaluation)
-    first: list[Unit] = [*plan.calibration(), *plan.crafts()]
+    first: list[Unit] = [*plan.calibration(), *plan.crafts(), *plan.traces()]
     # Which noise matches which tolerance is known after calibration; how much of it there is to judge, before.
     placeholder = plan.judgements(_guess(plan), 0.1)
     seconds = [sum(cost.of(unit) for unit in units) for units in (first, placeholder)]
@@ -90,7 +90,7 @@ def estimate(evaluation: Evaluation, folder: Path) -> Estimate:
     judged = ledger.read("judged", evaluation.name)
     noise = matched_noise(judged, evaluation) or _guess(plan)
     voting = vote_noise(judged, evaluation) or 0.1
-    for unit in [*plan.calibration(), *plan.crafts(), *plan.judgements(noise, voting)]:
+    for unit in [*plan.calibration(), *plan.crafts(), *plan.traces(), *plan.judgements(noise, voting)]:
         if unit.done(ledger):
             done += 1
             continue

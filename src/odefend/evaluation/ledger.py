@@ -1,8 +1,8 @@
 """The ledger: one row per image and trial, in Parquet; every table and figure is a pure function of its rows.
 
-Three tables in one folder, each a folder of shards that are written atomically under a key saying how they were made:
-`crafted` (an image attacked), `judged` (an image seen by a net under some condition) and `scored` (an image scored by
-a detector). Adversarial images lie beside them as safetensors.
+Four tables in one folder, each a folder of shards that are written atomically under a key saying how they were made:
+`crafted` (an image attacked), `judged` (an image seen by a net under some condition), `scored` (an image scored by a
+detector) and `traced` (its state's way through the ODE). Adversarial images lie beside them as safetensors.
 
 A shard does not say what it is for: the same images serve several evaluations. That is what `labels` tell, and reading a
 table joins them: a shard with two labels gives its rows twice.

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from odefend.attacks import Attack, CarliniWagner
+from odefend.attacks import Attack, CarliniWagner, FoolboxAttack
 from odefend.evaluation.controls import doses, matched_sigma
 from odefend.evaluation.screen import Screen
 from odefend.evaluation.spec import Evaluation, Trial
+from odefend.evaluation.trace import Trace
 from odefend.evaluation.units import Condition, Craft, Judge
 from odefend.evaluation.views import Slice, View
 from odefend.models import ODENet, load
 
-Unit = Craft | Judge | Screen
+Unit = Craft | Judge | Screen | Trace
 
 PULLED_BACK = 0.95
 """A minimal adversarial image is none any more when its perturbation is multiplied by this."""
@@ -112,6 +113,16 @@ class Plan:
             units += [unit for images in clean for unit in self._ballots(images, vote_sigma, (1.0,), None)]
         return units
 
+    def traces(self) -> list[Trace]:
+        """Whose states are followed: on nets with a solver, at the largest radius."""
+        return [
+            Trace("trace", unit, trial=trial.name)
+            for trial in self.evaluation.trials
+            if trial.traced
+            for unit in self.crafted_by(trial)
+            if unit.view.tolerance is not None and (not trial.epsilon or unit.attack.budget == max(trial.epsilon))
+        ]
+
     def _judged(self, trial: Trial, sigmas: dict[float, float], vote_sigma: float) -> list[Judge]:
         evaluation, units = self.evaluation, list[Judge]()
         if trial.judged == "where attacked":
@@ -197,11 +208,19 @@ def work(unit: Unit) -> float:
         return 0.4 * count * len(unit.conditions)
     if isinstance(unit, Screen):
         return 0.4 * count * unit.watch.cost
-    return count * _gradients(unit.attack) * (1.5 * unit.view.draws if unit.view.random else 1)
+    if isinstance(unit, Trace):
+        return 2.0 * count
+    gradients = _gradients(unit.attack)
+    if unit.watch is not None:  # each gradient is one through the detector as well
+        gradients *= 1 + (unit.watch.searched if unit.watch.detector == "tolerance-vote" else 1)
+    return count * gradients * (1.5 * unit.view.draws if unit.view.random else 1)
 
 
 def _gradients(attack: Attack) -> float:
     # Early stops leave about half of the gradients to be computed.
     if isinstance(attack, CarliniWagner):
-        return 0.6 * attack.steps * attack.binary_search_steps
+        return 0.7 * attack.steps * attack.binary_search_steps
+    if isinstance(attack, FoolboxAttack):
+        settings = attack.settings
+        return 0.8 * float(settings.get("steps", 40)) * float(settings.get("binary_search_steps", 1))
     return float(getattr(attack, "steps", 20))

@@ -21,10 +21,11 @@ from filelock import FileLock, Timeout
 from odefend.errors import OdefendError, OutputError
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.screen import Screen
+from odefend.evaluation.trace import Trace
 from odefend.evaluation.units import Craft, Judge
 from odefend.files import make_folder
 
-Unit = Craft | Judge | Screen
+Unit = Craft | Judge | Screen | Trace
 
 _Todo = dict[str, tuple[Unit, float]]
 

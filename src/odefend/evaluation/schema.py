@@ -94,8 +94,17 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         "cost": (pl.Int64, "passes through the net for one score"),
         "score": (pl.Float64, "higher is more suspicious"),
     },
+    "traced": _SHARED
+    | {
+        "crafted": (pl.String, "key of the shard the image was crafted in"),
+        "attack_success": (pl.Boolean, "by the attacked net"),
+        "time": (pl.List(pl.Float64), "of the ODE, from 0 to its end"),
+        "raw": (pl.List(pl.Float64), "L2 distance of the attacked image's state from its original's, at each time"),
+        "coded": (pl.List(pl.Float64), "the same of ReLU(GroupNorm(state)), as the head sees it"),
+        "cosine": (pl.List(pl.Float64), "1 minus the cosine of the angle between the two states"),
+    },
     "labels": {
-        "table": (pl.String, "crafted, judged or scored"),
+        "table": (pl.String, "crafted, judged, scored or traced"),
         "key": (pl.String, "of the shard that is labelled"),
         "evaluation": (pl.String, "its name; empty outside of one"),
         "experiment": (pl.String, "what the rows are for"),

@@ -46,6 +46,9 @@ class Trial(_Part):
         default="where attacked",
         description="by the attack itself only; at all tolerances, pushed on and beside noise; or at each tolerance attacked",
     )
+    traced: bool = Field(
+        default=False, description="follow the states of its images through the ODE, beside their originals"
+    )
     beside: str | None = Field(
         default=None, description="another attack: if this one breaks images which that one does not, that one was weak"
     )

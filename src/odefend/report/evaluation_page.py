@@ -56,6 +56,7 @@ def page(rows: Rows, seconds: float | None = None) -> Page:
                 _nets(rows),
                 *(_recovery(rows, trial, at) for trial, at in rows.everywhere()),
                 *(_matrix(rows, trial) for trial in rows.matrices()),
+                _trajectories(rows),
                 _detection(rows),
                 _work(rows),
                 _gallery(rows),
@@ -83,9 +84,7 @@ def lessons(rows: Rows) -> tuple[str, ...]:
     matrix = next(iter(rows.matrices()), None)
     if about.epsilon is not None:
         grid = matrix.at if matrix else (about.tolerance,)
-        found.append(
-            findings.verdict(rows.doubts(about.net), rows.crafted, about.net, about.epsilon, rows.judged, grid)
-        )
+        found.append(findings.verdict(rows.doubts(about.net), rows.balls, about.net, about.epsilon, rows.judged, grid))
     for trial in rows.trials("minimum norm"):
         if about.control and trial.control:
             found.append(findings.undefended(rows.crafted, about.net, about.control, trial.name))
@@ -99,7 +98,7 @@ def lessons(rows: Rows) -> tuple[str, ...]:
         if at == about.tolerance:
             found.append(findings.pushing_on(judged, about.net, rows.sigmas))
     if matrix and about.epsilon is not None:
-        found.append(findings.best_response(rows.crafted, rows.judged, matrix.at, about.net, about.epsilon))
+        found.append(findings.best_response(rows.balls, rows.judged, matrix.at, about.net, about.epsilon))
     if rows.votes:
         most = max(rows.votes)
         found.append(
@@ -136,7 +135,9 @@ def _recovery_table(rows: Rows, trial: Trial, at: float) -> Table:
 
 def _matrix_table(rows: Rows, trial: Trial) -> Table:
     epsilon = trial.epsilon[0] if trial.epsilon else float(trial.settings["epsilon"])
-    return tables.matrix(rows.crafted, rows.judged, trial.at, rows.evaluation.net, epsilon, trial.name)
+    norms = rows.made(trial.name)["norm"].unique().to_list()
+    crafted = rows.crafted.filter(pl.col("norm").is_in(norms))
+    return tables.matrix(crafted, rows.judged, trial.at, rows.evaluation.net, epsilon, trial.name)
 
 
 def _detectors(rows: Rows) -> Table:
@@ -285,6 +286,28 @@ def _matrix(rows: Rows, trial: Trial) -> Section:
             ),
         ),
         (_matrix_table(rows, trial),),
+    )
+
+
+def _trajectories(rows: Rows) -> Section | None:
+    fallen = rows.traced.filter("attack_success")
+    if not fallen.height:
+        return None
+    trials = fallen["trial"].unique(maintain_order=True).to_list()
+    return Section(
+        "How do attacked states leave their originals?",
+        (
+            "Each attacked image and its original are solved at the tolerance that was attacked. Where the distance grows along "
+            "the way, the ODE carries the perturbation on; a looser tolerance may carry it less far.",
+        ),
+        tuple(
+            (
+                figures.trajectories(rows.traced.filter(pl.col("trial") == trial)),
+                f"{trial}: means over the images that fooled the net, of the states h(t), of what the head's normalization makes "
+                "of them, and of the angle between them.",
+            )
+            for trial in trials
+        ),
     )
 
 

@@ -231,6 +231,32 @@ def work(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:
     return _svg(figure, "NFE by tolerance")
 
 
+def trajectories(traced: pl.DataFrame) -> str:
+    """How far the states of attacked images drift from their originals' while the ODE is solved: three measures, a line per
+    tolerance, means over the images that fooled the net."""
+    measures = (
+        ("raw", "distance of h(t)"),
+        ("coded", "distance of ReLU(GN(h(t)))"),
+        ("cosine", "1 - cosine of h(t)"),
+    )
+    figure, panels = _axes(9.6, 3.1, 3)
+    rows = traced.filter("attack_success")
+    tolerances = sorted(rows["rtol"].unique().to_list())
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, max(1, len(tolerances))))
+    for axes, (column, label) in zip(panels, measures, strict=True):
+        for tolerance, shade in zip(tolerances, shades, strict=True):
+            part = rows.filter(pl.col("rtol") == tolerance)
+            ways = np.array(part[column].to_list())
+            axes.plot(part["time"][0].to_list(), ways.mean(0), color=shade, label=f"{tolerance:g} ({part.height})")
+        axes.set(xlabel="t", ylabel=label)
+        axes.set_ylim(bottom=0)
+    if tolerances:
+        panels[-1].legend(
+            loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5, title="tolerance (images)"
+        )
+    return _svg(figure, "Distance of the states over time")
+
+
 def convergence(crafted: pl.DataFrame) -> str:
     """How an attack came to its result: images broken, and for a minimum-norm attack how near, after each outer step."""
     rows = attacked(crafted)

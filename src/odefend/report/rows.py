@@ -26,14 +26,16 @@ class Rows:
     crafted: pl.DataFrame
     judged: pl.DataFrame
     scored: pl.DataFrame
+    traced: pl.DataFrame
     finished: bool = True
 
     @classmethod
     def read(cls, evaluation: Evaluation, ledger: Ledger, finished: bool = True) -> "Rows":
         """From a ledger, finished or not."""
-        crafted, judged, scored = (ledger.read(table, evaluation.name) for table in ("crafted", "judged", "scored"))
+        tables = ("crafted", "judged", "scored", "traced")
+        crafted, judged, scored, traced = (ledger.read(table, evaluation.name) for table in tables)
         made = crafted.select(pl.col("key").alias("crafted"), attacked_at="rtol").unique()
-        return cls(evaluation, ledger, crafted, judged.join(made, on="crafted", how="left"), scored, finished)
+        return cls(evaluation, ledger, crafted, judged.join(made, on="crafted", how="left"), scored, traced, finished)
 
     @cached_property
     def sigmas(self) -> dict[float, float]:
@@ -49,6 +51,16 @@ class Rows:
     def votes(self) -> list[int]:
         """The sizes of the votes that were scored."""
         return [votes for votes in VOTES if f"tolerance vote, V = {votes}" in self.scored["detector"]]
+
+    @cached_property
+    def balls(self) -> pl.DataFrame:
+        """Crafted rows of attacks in balls of the norm that the evaluation's `epsilon` is measured in: that of the first
+        trial of this radius."""
+        inside = self.crafted.filter(pl.col("epsilon") == self.evaluation.epsilon)
+        there = set(inside["trial"])
+        first = next((trial.name for trial in self.evaluation.trials if trial.name in there), "")
+        norms = inside.filter(pl.col("trial") == first)["norm"]
+        return self.crafted.filter(pl.col("norm").is_in(norms.unique().to_list()))
 
     @property
     def nets(self) -> list[str]:

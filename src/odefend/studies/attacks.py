@@ -14,7 +14,7 @@ from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, Foolb
 from odefend.defenses import LogUniform
 from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Screen, Slice, View, Watch
 from odefend.evaluation.detection import threshold
-from odefend.evaluation.runner import Unit
+from odefend.evaluation.plan import Unit, work
 from odefend.norms import L2, RMS, Norm
 from odefend.progress import Progress
 
@@ -208,11 +208,11 @@ def measure(folder: Path, trial: Trial, progress: Progress, workers: int | None 
         *judgements(trial),
     ]
     guess = dict.fromkeys(((detector, allowed) for detector in DETECTORS for allowed in ALARMS), (0.0, 1.0))
-    last = sum(_cost(unit) for unit in guarded(trial, guess))
-    progress.stage("attacks on trial", sum(map(_cost, first)) + last)
+    last = sum(work(unit) for unit in guarded(trial, guess))
+    progress.stage("attacks on trial", sum(map(work, first)) + last)
     with Runner(folder, workers) as runner:
         _run(runner, first, progress.advance)
-        done = sum(map(_cost, first))
+        done = sum(map(work, first))
         _run(runner, guarded(trial, limits(runner.ledger.read("scored"))), lambda more: progress.advance(done + more))
         clean = runner.ledger.read("judged").filter(pl.col("experiment") == "clean")
         _run(runner, capped(trial, _cap(clean)), lambda _: None)
@@ -225,22 +225,4 @@ def _cap(clean: pl.DataFrame) -> int:
 
 
 def _run(runner: Runner, units: list[Unit] | list[Craft] | list[Judge], tell: Callable[[float], None]) -> None:
-    runner.run([(unit, _cost(unit)) for unit in units], tell)
-
-
-def _cost(unit: Unit) -> float:
-    """Roughly how many gradients of single images a unit takes."""
-    count = unit.images.stop - unit.images.start
-    if isinstance(unit, Judge):
-        return 0.4 * count * len(unit.conditions)
-    if isinstance(unit, Screen):
-        return 0.4 * count * unit.watch.cost
-    attack = unit.attack
-    gradients = float(getattr(attack, "steps", 20))
-    if isinstance(attack, CarliniWagner):
-        gradients = 0.6 * attack.steps * attack.binary_search_steps
-    if isinstance(attack, FoolboxAttack):
-        gradients = float(attack.settings["steps"]) * float(attack.settings.get("binary_search_steps", 1))
-    if unit.watch is not None:
-        gradients *= 1 + (unit.watch.searched if unit.watch.detector == "tolerance-vote" else 1)
-    return count * gradients * (1.5 * unit.view.draws if unit.view.random else 1)
+    runner.run([(unit, work(unit)) for unit in units], tell)
