@@ -63,6 +63,28 @@ def test_ledgers_of_two_machines_become_one(ledger, tmp_path):
     assert not fresh.has("crafted", other.key)
 
 
+def test_packed_shards_are_the_same_rows(ledger, tmp_path):
+    """Also where packing was stopped before the small files were gone, and where more comes after."""
+    packed, other = Ledger(tmp_path), replace(UNIT, images=Slice("digits", "test", 20, 30))
+    packed.merge(ledger)
+    shard = next((tmp_path / "crafted").iterdir())
+    content = shard.read_bytes()
+    assert packed.pack() == 1 and not shard.exists() and packed.pack() == 0
+    assert packed.has("crafted", UNIT.key) and UNIT.done(packed)
+    assert packed.read("crafted").equals(ledger.read("crafted"))
+    assert packed.read_shard("crafted", UNIT.key).equals(ledger.read_shard("crafted", UNIT.key))
+    shard.write_bytes(content)
+    assert packed.read("crafted").equals(ledger.read("crafted")), "a shard that is packed already does not count twice"
+    shard.unlink()
+    with Runner(tmp_path, 1) as runner:
+        runner.run([(UNIT, 1.0), (other, 1.0)], lambda _: None, "first")
+    assert packed.read("crafted").height == 30 and packed.pack() == 1 and packed.read("crafted").height == 30
+    part = next((tmp_path / "crafted").glob("part-*"))
+    part.write_bytes(part.read_bytes()[:99])
+    with pytest.raises(OutputError, match=r"part-.*damaged"):
+        Ledger(tmp_path).read("crafted")
+
+
 def test_verification_finds_what_was_altered(ledger, tmp_path, test_digits):
     found = verify(ledger, sample=20)
     rows = ledger.read("crafted").filter(~pl.col("initially_wrong"))

@@ -23,7 +23,7 @@ INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 data = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, check.")
 models = typer.Typer(help="Trained nets: list them, or fetch weights.")
 app.add_typer(data, name="data")
-ledger = typer.Typer(no_args_is_help=True, help="The rows of evaluations: columns, query, merge, verify.")
+ledger = typer.Typer(no_args_is_help=True, help="The rows of evaluations: columns, query, merge, pack, verify.")
 app.add_typer(models, name="models")
 app.add_typer(ledger, name="ledger")
 
@@ -352,6 +352,16 @@ def ledger_merge(
     from odefend.cli.ledger import run_merge
 
     run_merge(into, folders)
+
+
+@ledger.command("pack")
+def ledger_pack(
+    folder: Annotated[Path, typer.Argument(help="A folder with a ledger that nothing is writing to.")],
+) -> None:
+    """Put many small files into few: what a large evaluation leaves is then read in a moment."""
+    from odefend.cli.ledger import run_pack
+
+    run_pack(folder)
 
 
 @ledger.command("verify")

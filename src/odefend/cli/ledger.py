@@ -51,6 +51,12 @@ def run_merge(into: Path, folders: list[Path]) -> None:
         console().print(f"{folder}: {came} shards taken", highlight=False, soft_wrap=True)
 
 
+def run_pack(folder: Path) -> None:
+    """Few files instead of many."""
+    packed = ledger_at(folder).pack()
+    console().print(f"{folder}: {packed} shards packed", highlight=False, soft_wrap=True)
+
+
 def run_verify(folder: Path, sample: int, seed: int, as_json: bool) -> int:
     """Judge stored images again; the exit status is 1 where rows are contradicted."""
     found = verify(ledger_at(folder), sample, seed)

@@ -11,7 +11,8 @@ table joins them: a shard with two labels gives its rows twice.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from torch import Tensor
 from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation.schema import LABELS, SCHEMA_VERSION, TABLES
 from odefend.files import make_folder, write_atomically
+
+PART = "part-"
+"""How the names of files of packed shards begin."""
 
 
 def digest(recipe: dict[str, Any]) -> str:
@@ -44,7 +48,38 @@ class Ledger:
 
     def has(self, table: str, key: str) -> bool:
         """Whether a shard is there."""
-        return self._shard(table, key).exists()
+        return self._shard(table, key).exists() or key in self._packed(table)
+
+    def pack(self) -> int:
+        """Put the shards of each table into one file: many small files are slow to read. Returns how many were packed.
+
+        Stopped at any moment, no row is lost or doubled: a shard that is packed already is not read.
+        """
+        packed = 0
+        for table in TABLES:
+            known = self._packed(table)
+            shards = [path for path in self._files(table) if path.stem not in known]
+            if not shards:
+                continue
+            rows = pl.concat(_read(path, TABLES[table]) for path in shards)
+            name = f"{PART}{digest({'keys': [path.stem for path in shards]})}.parquet"
+            write_atomically(self.folder / table / name, lambda part, rows=rows: rows.write_parquet(part))
+            for path in shards:
+                path.unlink()
+            packed += len(shards)
+        return packed
+
+    def _files(self, table: str) -> list[Path]:
+        """The shards that are not packed."""
+        return sorted(path for path in (self.folder / table).glob("*.parquet") if not path.stem.startswith(PART))
+
+    def _packed(self, table: str) -> dict[str, Path]:
+        """The files that packed shards are in, by key."""
+        return {
+            key: path
+            for path in sorted((self.folder / table).glob(f"{PART}*.parquet"))
+            for key in _keys(path, path.stat().st_mtime_ns)
+        }
 
     def write(self, table: str, key: str, rows: dict[str, Any]) -> None:
         """Write a shard: columns of equal length, or single values for every row. Missing columns are null."""
@@ -81,11 +116,16 @@ class Ledger:
             found = found.filter(pl.col("evaluation") == evaluation)
         return found.unique(maintain_order=True)
 
-    def read(self, table: str, evaluation: str | None = None) -> pl.DataFrame:
+    def read(self, table: str, evaluation: str | None = None, without: Collection[str] = ()) -> pl.DataFrame:
         """All rows of a table, in the order of their keys, with what they are for (`experiment` and `trial`; null for rows
-        that nobody labelled); of one evaluation if given. Raises OutputError for a damaged shard, naming it."""
-        keys = sorted(path.stem for path in (self.folder / table).glob("*.parquet"))
-        rows = pl.concat([pl.DataFrame(schema=TABLES[table]), *(self.read_shard(table, key) for key in keys)])
+        that nobody labelled); of one evaluation if given, and `without` some columns. Raises OutputError for a damaged
+        shard, naming it."""
+        packed = self._packed(table)
+        files = [path for path in self._files(table) if path.stem not in packed]
+        schema = {name: kind for name, kind in TABLES[table].items() if name not in without}
+        found = _read_all([*sorted(set(packed.values())), *files], TABLES[table], list(schema))
+        rows = pl.concat([pl.DataFrame(schema=schema), *found])
+        rows = rows.sort("key", maintain_order=True)
         labels = self.labels(evaluation).filter(pl.col("table") == table).select("key", "experiment", "trial")
         labels = labels.unique(maintain_order=True)
         how = "left" if evaluation is None else "inner"
@@ -113,10 +153,11 @@ class Ledger:
         """
         came = 0
         for table in TABLES:
-            for path in sorted((other.folder / table).glob("*.parquet")):
-                if not self.has(table, path.stem):
-                    other.read_shard(table, path.stem)  # raises if it is damaged or foreign
-                    self._take(path)
+            rows = other.read(table).drop("experiment", "trial").unique(maintain_order=True)  # raises if one is damaged
+            for (key,), shard in rows.group_by("key", maintain_order=True):
+                if not self.has(table, str(key)):
+                    make_folder(self.folder / table)
+                    write_atomically(self._shard(table, str(key)), lambda part, shard=shard: shard.write_parquet(part))
                     came += 1
         for path in sorted((other.folder / "images").glob("*.safetensors")):
             if not self._images(path.stem).exists():
@@ -132,7 +173,10 @@ class Ledger:
 
     def read_shard(self, table: str, key: str) -> pl.DataFrame:
         """The rows of one shard, without labels."""
-        return _read(self._shard(table, key), TABLES[table])
+        path = self._shard(table, key)
+        if path.exists() or key not in (packed := self._packed(table)):
+            return _read(path, TABLES[table])
+        return _read(packed[key], TABLES[table]).filter(pl.col("key") == key)
 
     def write_images(self, key: str, images: Tensor) -> None:
         """Store a shard's adversarial images."""
@@ -154,6 +198,28 @@ class Ledger:
 
     def _images(self, key: str) -> Path:
         return self.folder / "images" / f"{key}.safetensors"
+
+
+@lru_cache(maxsize=64)
+def _keys(path: Path, changed: int) -> frozenset[str]:  # noqa: ARG001
+    """The keys in a file of packed shards, read again when it was `changed`."""
+    try:
+        return frozenset(pl.scan_parquet(path).select(pl.col("key").unique()).collect()["key"].to_list())
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
+
+
+def _read_all(paths: list[Path], schema: dict[str, Any], columns: list[str]) -> list[pl.DataFrame]:
+    """Some columns of all files at once; one by one where something is wrong with one, so that the error names it."""
+    if not paths:
+        return []
+    try:
+        rows = pl.scan_parquet(paths)
+        if rows.collect_schema() == pl.Schema(schema):
+            return [rows.select(columns).collect()]
+    except (pl.exceptions.PolarsError, OSError):
+        pass
+    return [_read(path, schema).select(columns) for path in paths]
 
 
 def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:

@@ -13,6 +13,10 @@ from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.plan import matched_noise, role, vote_noise
 from odefend.evaluation.spec import Evaluation, Trial
 
+UNUSED = ("data_digest", "net_digest", "training_seed", "gradient", "end", "method", "coupling", "max_steps", "precision",
+          "atol", "code_version", "schema_version")  # fmt: skip
+"""Columns that tell how rows came about: of crafted rows they are told, of a million others they would fill the memory."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -32,8 +36,8 @@ class Rows:
     @classmethod
     def read(cls, evaluation: Evaluation, ledger: Ledger, finished: bool = True) -> "Rows":
         """From a ledger, finished or not."""
-        tables = ("crafted", "judged", "scored", "traced")
-        crafted, judged, scored, traced = (ledger.read(table, evaluation.name) for table in tables)
+        crafted = ledger.read("crafted", evaluation.name)
+        judged, scored, traced = (ledger.read(name, evaluation.name, UNUSED) for name in ("judged", "scored", "traced"))
         made = crafted.select(pl.col("key").alias("crafted"), attacked_at="rtol").unique()
         return cls(evaluation, ledger, crafted, judged.join(made, on="crafted", how="left"), scored, traced, finished)
 
