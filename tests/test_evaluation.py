@@ -291,12 +291,38 @@ def test_detection_by_hand():
     assert not detection.detection(scored, "d", 1.1).area.n
 
 
+def test_success_past_a_detector_by_hand():
+    """Of ten attacked images, one was wrong before; seven of nine fool the net, and three of those look harmless."""
+    images = [f"i{i}" for i in range(10)]
+    crafted = pl.DataFrame(
+        {"image": images, "success": [True] * 7 + [False] * 3, "initially_wrong": [False] * 9 + [True]}
+    )
+    scores = [0.1, 0.2, 0.3, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0]
+    held_out = [0.0] * 19 + [0.5]
+    scored = pl.DataFrame(
+        {
+            "image": [*images, *(f"c{i}" for i in range(20))],
+            "detector": "d",
+            "kind": ["adversarial"] * 10 + ["calibration"] * 20,
+            "scale": 1.0,
+            "score": [*scores, *held_out],
+        }
+    )
+    assert detection.success_past(crafted, scored, "d", 0.01).value == pytest.approx(3 / 9)
+    assert detection.success_past(crafted, scored, "d", 0.05).value == 0, "threshold 0 refuses all that is above"
+    assert detection.precision(1.0, 0.01) == pytest.approx(0.01 / (0.01 + 0.0099))
+    assert math.isnan(detection.precision(0.0, 0.0))
+
+
 def test_intervals():
     assert intervals.rate(0, 0).percent == "no data"
     wilson = intervals.rate(9, 10)
     assert (wilson.low, wilson.high) == pytest.approx((0.5958, 0.9821), abs=1e-3)
     normal = intervals.mean(np.random.default_rng(0).normal(size=400))
     assert normal.low < 0.1 and normal.high > -0.1 and 0.15 < normal.high - normal.low < 0.25
+    many = np.random.default_rng(0).normal(size=intervals.MANY + 1)
+    few = intervals.mean(many[:-1])
+    assert intervals.mean(many).low == pytest.approx(few.low, abs=2e-3), "the normal interval meets the bootstrap"
     assert intervals.auroc(np.zeros(9), np.ones(9)).value == 1 and intervals.auroc(np.ones(5), np.ones(5)).value == 0.5
 
 

@@ -119,7 +119,7 @@ def study(
 
     **attacks**, on mnist-oon (two to three hours on two cores): C&W and BIM beside Foolbox with the same settings, gradients in
     bfloat16 beside float32, attacks that know that the tolerance is drawn at random, attacks that know a detector, and the
-    attack on the solver's work. The costly parts take a quarter of the images.
+    attack on the solver's work. The costly parts take half, a quarter or an eighth of the images.
 
     **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
     """

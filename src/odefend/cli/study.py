@@ -12,7 +12,7 @@ from odefend.studies import attacks, attacks_report, presets
 
 
 def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    trial = attacks.Trial(images=images, few=max(1, images // 4))
+    trial = attacks.Trial(images=images, low=images // 2, drawn=images // 4, watched=images // 8)
     ledger = attacks.measure(out, trial, progress, workers)
     return ledger, attacks_report.summary(attacks_report.Rows.of(ledger))
 

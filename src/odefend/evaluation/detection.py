@@ -105,6 +105,29 @@ def threshold(scored: pl.DataFrame, detector: str, allowed: float) -> float:
     return min((float(level) for level in np.unique(held_out) if (held_out > level).mean() <= allowed), default=np.inf)
 
 
+def success_past(
+    crafted: pl.DataFrame, scored: pl.DataFrame, detector: str, allowed: float, scale: float = 1.0
+) -> Interval:
+    """SR@FPR: the share of attacked images that fool the net and are accepted by the detector, at the threshold that
+    refuses a share `allowed` of the clean calibration images. 1 minus this is the robust accuracy with reject of images that
+    the net had right.
+
+    `crafted`: the rows of one attack; `scored`: those of its images by this detector, at least where it succeeded.
+    """
+    tried = crafted.filter(~pl.col("initially_wrong"))
+    scores = scored.filter(
+        (pl.col("detector") == detector) & (pl.col("kind") == "adversarial") & (pl.col("scale") == scale)
+    ).select("image", "score")
+    both = tried.filter("success").join(scores, on="image")
+    return rate(int((both["score"] <= threshold(scored, detector, allowed)).sum()), tried.height)
+
+
+def precision(caught: float, false_alarms: float, prevalence: float = 0.01) -> float:
+    """The share of alarms that are attacks, where a share `prevalence` of all images is attacked; nan without any alarm."""
+    right, wrong = prevalence * caught, (1 - prevalence) * false_alarms
+    return right / (right + wrong) if right + wrong else float("nan")
+
+
 def area_difference(scored: pl.DataFrame, one: str, other: str, scale: float) -> Interval:
     """Area under the ROC of one detector minus that of another on the same images, paired."""
     sides = []

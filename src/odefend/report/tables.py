@@ -10,7 +10,7 @@ import polars as pl
 
 from odefend import intervals
 from odefend.evaluation.controls import half_recovery
-from odefend.evaluation.detection import detection
+from odefend.evaluation.detection import detection, precision
 from odefend.evaluation.robustness import accuracy, attacked, difference, matrix_cells, recovered, worst_case
 from odefend.intervals import Interval
 
@@ -210,7 +210,13 @@ def detectors(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float
     for name in names:
         found = [detection(scored, name, scale) for scale in scales]
         cost = scored.filter(pl.col("detector") == name)["cost"].max()
-        alarms = (found[0].false_alarms.percent, found[0].caught.percent, found[-1].caught.percent)
+        first = found[0]
+        alarms = (
+            first.false_alarms.percent,
+            first.caught.percent,
+            found[-1].caught.percent,
+            f"{100 * precision(first.caught.value, first.false_alarms.high):.0f} %" if first.caught.n else "no data",
+        )
         rows.append((name, str(cost), *(one.area.text() for one in found), *alarms))
     count = {kind: scored.filter(pl.col("kind") == kind)["image"].n_unique() for kind in ("clean", "calibration")}
     return Table(
@@ -222,12 +228,15 @@ def detectors(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float
             "false alarms",
             "caught, s = 1",
             f"caught, s = {scales[-1]:g}",
+            "precision at 1 %",
         ),
         tuple(rows),
         f"{count['clean']} clean test images (among them the originals of the attacked ones) against the attacked images that "
         "fooled the net. The attacker knows nothing of the detector, but may push on by s. The threshold of each detector is "
         f"the lowest with at most 5 % alarms on {count['calibration']} clean calibration images; votes come in whole steps, "
-        "so theirs alarm less. AUROC: how often an attacked image looks more suspicious than a clean one; 0.5 is guessing.",
+        "so theirs alarm less. AUROC: how often an attacked image looks more suspicious than a clean one; 0.5 is guessing. "
+        "Precision at 1 %: the share "
+        "of alarms that are attacks where one image in a hundred is attacked, at s = 1 and the upper bound of the false alarms.",
     )
 
 

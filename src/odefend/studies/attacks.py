@@ -32,13 +32,15 @@ QUICK = CarliniWagner(steps=40, binary_search_steps=4, learning_rate=0.1, initia
 
 @dataclass(frozen=True)
 class Trial:
-    """The size of the study. `few`: images for the parts where every gradient costs several solves."""
+    """The size of the study: `images` for most of it, fewer where every gradient costs several solves."""
 
     net: str = "mnist-oon"
     data: str = "mnist"
     pixels: int = 28 * 28
     images: int = 200
-    few: int = 50
+    low: int = 100
+    drawn: int = 50
+    watched: int = 25
     calibration: int = 200
     epsilon: float = 0.1
     steps: int = 20
@@ -59,12 +61,12 @@ class Trial:
             Slice(self.data, "test", start, min(start + self.shard, count)) for start in range(0, count, self.shard)
         ]
 
-    def craft(self, experiment: str, attack: Attack, *, few: bool = False, **how: object) -> list[Craft]:
+    def craft(
+        self, experiment: str, attack: Attack, count: int | None = None, watch: Watch | None = None
+    ) -> list[Craft]:
         """One attack on the net, in shards."""
-        count = self.few if few else self.images
         return [
-            Craft(experiment, attack, self.view, images, **how)  # type: ignore[arg-type]
-            for images in self.slices(count)
+            Craft(experiment, attack, self.view, images, watch=watch) for images in self.slices(count or self.images)
         ]
 
 
@@ -104,7 +106,7 @@ def _foolbox_bim(norm: str, epsilon: float, steps: int) -> FoolboxAttack:
 
 def lower_precision(trial: Trial) -> list[Craft]:
     """The same search with gradients in bfloat16."""
-    return trial.craft("C&W, bfloat16", replace(trial.search, search_precision="bfloat16"))
+    return trial.craft("C&W, bfloat16", replace(trial.search, search_precision="bfloat16"), trial.low)
 
 
 def random_tolerance(trial: Trial) -> list[Craft]:
@@ -114,16 +116,19 @@ def random_tolerance(trial: Trial) -> list[Craft]:
     return [
         *trial.craft("random tolerance, plain PGD", pgd),
         *(replace(unit, view=several) for unit in trial.craft("random tolerance, knowing PGD", pgd)),
-        *trial.craft("random tolerance, plain C&W", trial.quick, few=True),
-        *(replace(unit, view=several) for unit in trial.craft("random tolerance, knowing C&W", trial.quick, few=True)),
+        *trial.craft("random tolerance, plain C&W", trial.quick, trial.drawn),
+        *(
+            replace(unit, view=several)
+            for unit in trial.craft("random tolerance, knowing C&W", trial.quick, trial.drawn)
+        ),
     ]
 
 
 def unguarded(trial: Trial) -> list[Craft]:
     """Attacks that know nothing of a detector."""
     return [
-        *trial.craft("plain PGD", PGD(trial.epsilon, steps=trial.steps), few=True),
-        *trial.craft("plain C&W", trial.quick, few=True),
+        *trial.craft("plain PGD", PGD(trial.epsilon, steps=trial.steps), trial.watched),
+        *trial.craft("plain C&W", trial.quick, trial.watched),
     ]
 
 
@@ -133,8 +138,8 @@ def guarded(trial: Trial, limits: dict[tuple[str, float], tuple[float, float]]) 
     for (detector, allowed), (level, scale) in limits.items():
         watch = Watch(detector, level, scale)
         of = f"{detector}, {allowed:g}"
-        found += trial.craft(f"knowing PGD: {of}", PGD(trial.epsilon, steps=trial.steps), few=True, watch=watch)
-        found += trial.craft(f"knowing C&W: {of}", trial.quick, few=True, watch=watch)
+        found += trial.craft(f"knowing PGD: {of}", PGD(trial.epsilon, steps=trial.steps), trial.watched, watch)
+        found += trial.craft(f"knowing C&W: {of}", trial.quick, trial.watched, watch)
     return found
 
 

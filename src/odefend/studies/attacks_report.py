@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import polars as pl
 
 from odefend import intervals
 from odefend.evaluation import Ledger
-from odefend.evaluation.detection import threshold
+from odefend.evaluation.detection import success_past, threshold
 from odefend.evaluation.robustness import accuracy, attacked, fooled, recovered
 from odefend.intervals import Interval
 from odefend.report import Table
@@ -171,9 +170,12 @@ def detectors(rows: Rows) -> Table:
             clean = rows.scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "clean"))["score"]
             cell = [detector, f"{100 * allowed:g} %", intervals.rate(int((clean > level).sum()), len(clean)).percent]
             for attack in ("PGD", "C&W"):
-                plain = _slipped(rows, f"plain {attack}", detector, level)
+                plain = rows.scored.filter(
+                    (pl.col("experiment") == f"plain {attack}") | (pl.col("kind") == "calibration")
+                )
+                past = success_past(rows.made(f"plain {attack}"), plain, detector, allowed)
                 knowing = rows.made(f"knowing {attack}: {detector}, {allowed:g}")
-                cell += [intervals.rate(int(plain.sum()), len(plain)).percent, _success(knowing)]
+                cell += [past.percent, _success(knowing)]
             cells.append(tuple(cell))
     made = rows.made("plain PGD")
     return Table(
@@ -275,13 +277,6 @@ def _failed(judged: pl.DataFrame) -> str:
 def _fooled_by_image(judged: pl.DataFrame) -> pl.DataFrame:
     """Each image's share of wrong answers over its draws, of the images that were right before."""
     return attacked(judged).group_by("image").agg(fooled().cast(pl.Float64).mean().alias("fooled")).sort("image")
-
-
-def _slipped(rows: Rows, experiment: str, detector: str, level: float) -> np.ndarray:
-    """Which images of an attack that knows no detector fool the net and are accepted."""
-    scored = rows.scored.filter((pl.col("experiment") == experiment) & (pl.col("detector") == detector))
-    both = rows.made(experiment).join(scored.select("image", "score"), on="image")
-    return (both["success"] & (both["score"] <= level)).to_numpy()
 
 
 def _net(rows: Rows) -> str:
