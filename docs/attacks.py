@@ -20,7 +20,7 @@ def keep(folder: Path) -> None:
     """Copy the rows of a finished study, one file per table."""
     source = Ledger(folder)
     for table in TABLES:
-        rows = source.read(table).drop("experiment", "trial").unique(maintain_order=True)
+        rows = source.rows(table)
         if rows.height:
             (KEPT / table).mkdir(parents=True, exist_ok=True)
             rows.write_parquet(KEPT / table / "all.parquet")

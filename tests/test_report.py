@@ -9,8 +9,10 @@ import polars as pl
 import pytest
 import torch
 
+from odefend.cli.output import console, show
 from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.evaluation import estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
+from odefend.evaluation.plan import Plan
 from odefend.progress import Silent
 from odefend.report import evaluation_page, findings, tables
 from odefend.report.rows import Rows
@@ -180,6 +182,46 @@ def test_numbers_of_the_recovery_table_by_hand(rows):
     assert attacked[2].startswith("0.0 %"), "at the attacked tolerance every successful image fools the net"
 
 
+def test_a_net_without_a_solver_is_evaluated_as_well(tmp_path):
+    """There is nothing to judge over, but the attacks and what withstands them are there."""
+    text = TEXT[: TEXT.index('[[trials]]\nname = "PGD, all')].replace("[vote]\nvotes = 5\n", "")
+    text = text.replace('control = "digits-res"\n', "").replace("control = true\n", "")
+    small = read_evaluation(text.replace("digits-oon", "digits-res"), {"images": 4, "clean": 4})
+    rows = Rows.read(small, evaluate(small, tmp_path, Silent(), workers=1))
+    page = evaluation_page.write(rows, tmp_path).read_text()
+    first = evaluation_page.lessons(rows)[0]
+    assert "no data" not in first and "at tolerance" not in first
+    assert "nan" not in re.sub(r"<[^>]*>", " ", page).lower().split()
+
+
+def test_more_images_than_there_are_is_all_of_them():
+    text = TEXT[: TEXT.index('[[trials]]\nname = "PGD, all')].replace("[vote]\nvotes = 5\n", "")
+    plan = Plan(read_evaluation(text, {"clean": 10**6, "calibration": 10**6}))
+    count = {unit.images.split: unit.images.stop for unit in (*plan.judgements({}, 0.0), *plan.calibration())}
+    assert count["validation"] == 200
+    assert max(unit.images.stop for unit in plan.judgements({}, 0.0)) == 500
+
+
+def test_names_with_signs_do_no_harm(rows, tmp_path, capsys):
+    """In HTML, SVG, LaTeX and the terminal's markup."""
+    wild = 'P<G>D & "[/all]" {x}_%'
+    trials = tuple(
+        one.model_copy(update={"name": wild}) if one.name == "PGD" else one for one in rows.evaluation.trials
+    )
+    changed = about(
+        rows,
+        evaluation=rows.evaluation.model_copy(update={"trials": trials}),
+        crafted=rows.crafted.with_columns(pl.col("trial").replace("PGD", wild)),
+    )
+    page = evaluation_page.write(changed, tmp_path).read_text()
+    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+        ET.fromstring(svg)
+    assert "<G>" not in page
+    for table in evaluation_page.summary(changed):
+        show(console(), table)
+    assert "[/all]" in capsys.readouterr().out
+
+
 def test_tables_for_other_programs(rows):
     table = evaluation_page.summary(rows)[0]
     assert table.csv.splitlines()[0].startswith("net,clean accuracy") and len(table.csv.splitlines()) == 3
@@ -287,8 +329,17 @@ def test_the_demo_is_an_evaluation():
         (('control = "digits-res"\n', ""), "expected a control", InvalidInput),
         (("source = { tolerance", "source = { tolerence"), "Did you mean 'tolerance'", UnknownName),
         (("[vote]", "[vote"), "expected a TOML file", InvalidInput),
-        (("1e-5, 1e-3,", "1e-5,"), "expected 0.001 among them", InvalidInput),
+        (("1e-5, 1e-3,", "1e-5,"), "expected tolerances that are judged at, got [0.001]", InvalidInput),
         (('judged = "matrix"', 'judged = "everywhere"'), "got one in a ball", InvalidInput),
+        (("at = [1e-3, 1e-1, 10.0]", "at = [1e-3]"), "two tolerances attacked or more", InvalidInput),
+        (("epsilon = 0.1\n", "epsilon = 0.2\n"), "epsilon: expected the radius of PGD, all steps, 0.1", InvalidInput),
+        (("votes = 5", "votes = 5\nscales = [1.0, 3.0]"), "vote: scales: expected 1.0 and others of", InvalidInput),
+        (("votes = 5", "votes = 5\nlow = 1e-4\nhigh = 2e-3"), "to match its dose", InvalidInput),
+        (("[vote]", "noise = false\n[vote]"), "expected noise beside it", InvalidInput),
+        (("settings = { steps = 4 }", "settings = { target = 3 }"), "target: expected none", InvalidInput),
+        (('data = "digits"', 'data = "folder"'), "expected a data set without options", InvalidInput),
+        (("epsilon = [0.1, 0.3, 1.0]\n", ""), "missing 'epsilon'", InvalidInput),
+        (("shard = 10", "shard = 10\nscales = [1.1]"), "scales: expected 1.0 among them", InvalidInput),
     ],
 )
 def test_a_wrong_file_is_explained(change, told, kind):
@@ -308,10 +359,14 @@ def test_the_examples_run(file, tmp_path, request, monkeypatch):
         "carrara-mnist": {"steps": 2, "binary_search_steps": 1},
     }
     trials = [
-        one.model_dump() | {"settings": one.settings | short.get(one.attack, {"steps": 2}), "epsilon": one.epsilon[:1]}
+        one.model_dump()
+        | {
+            "settings": one.settings | short.get(one.attack, {"steps": 2}),
+            "epsilon": [evaluation.epsilon] if one.epsilon else [],
+        }
         for one in evaluation.trials
     ]
-    sizes = {"images": 2, "clean": 2, "calibration": 2, "tolerances": [1e-3, 1.0], "scales": [1.0, 1.1]}
+    sizes = {"images": 2, "clean": 2, "calibration": 2, "tolerances": [1e-3, 1e-2, 1.0]}
     small = read_evaluation(file, {**sizes, "trials": trials})
     ledger = evaluate(small, tmp_path, Silent(), workers=1)
     assert evaluation_page.write(Rows.read(small, ledger), tmp_path).read_text().count("<table") > 0

@@ -109,7 +109,9 @@ def evaluate_(
 def study(
     name: Annotated[str, typer.Argument(help="attacks or presets: see above.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,
-    images: Annotated[int, typer.Option(min=8, help="Test images; the costly parts take a quarter of them.")] = 200,
+    images: Annotated[
+        int | None, typer.Option(min=8, help="Test images; default: 200 for attacks, 16 for presets.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,

@@ -37,7 +37,7 @@ def run_evaluation(
         show(terminal, table)
     terminal.print("\n[bold]What was found[/bold]")
     for lesson in evaluation_page.lessons(rows):
-        terminal.print(f"- {lesson}", highlight=False, soft_wrap=not terminal.is_terminal)
+        terminal.print(f"- {lesson}", highlight=False, markup=False, soft_wrap=not terminal.is_terminal)
     terminal.print(
         f"\nReport: {page}\nLedger: {ledger.folder}\nTime: {clock(time.monotonic() - began)}",
         highlight=False,

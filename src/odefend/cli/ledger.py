@@ -45,7 +45,7 @@ def run_columns(as_json: bool) -> None:
 
 def run_merge(into: Path, folders: list[Path]) -> None:
     """Take over the rows of other ledgers."""
-    target = Ledger(into)
+    target = Ledger(into / "ledger" if (into / "ledger").is_dir() else into)
     for folder in folders:
         came = target.merge(ledger_at(folder))
         console().print(f"{folder}: {came} shards taken", highlight=False, soft_wrap=True)
@@ -78,10 +78,18 @@ def run_compare(first: Path, second: Path, as_json: bool) -> None:
         names = evaluations_in(folder)
         if not names:
             raise OutputError(f"{folder}: expected a folder that `odefend evaluate` wrote, found none.")
+        if len(names) > 1:
+            raise OutputError(f"{folder}: expected one evaluation, found {', '.join(names)}.")
         evaluation, ledger, _ = opened(folder, names[0])
-        rows = [ledger.read(table, evaluation.name) for table in ("crafted", "judged")]
+        # A net without a solver is set beside the tolerance that its evaluation is about.
+        rows = [
+            ledger.read(table, evaluation.name).with_columns(pl.col("rtol").fill_null(evaluation.tolerance))
+            for table in ("crafted", "judged")
+        ]
         sides.append((evaluation, tuple(frame.filter(pl.col("net") == evaluation.net) for frame in rows)))
     found = compare(sides[0][1], sides[1][1])
+    if not found:
+        raise OutputError(f"{first} and {second}: expected attacks of one name on the same images, found none in both.")
     table = Table(
         f"{sides[0][0].net} ({first}) beside {sides[1][0].net} ({second})",
         ("share of images", "first", "second", "difference, points", "images", "p"),

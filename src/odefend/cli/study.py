@@ -14,13 +14,13 @@ from odefend.studies import attacks, attacks_report, presets
 def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
     trial = attacks.Trial(images=images, low=images // 2, drawn=images // 4, watched=images // 8)
     ledger = attacks.measure(out, trial, progress, workers)
-    return ledger, attacks_report.summary(attacks_report.Rows.of(ledger))
+    return ledger, attacks_report.summary(attacks_report.Rows.of(ledger, trial.name))
 
 
 def _presets(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
     subjects = presets.subjects(images)
     ledger = presets.measure(out, progress, workers, subjects)
-    return ledger, [presets.summary(ledger.read("crafted"), subjects)]
+    return ledger, [presets.summary(ledger.read("crafted", presets.name(subjects)), subjects)]
 
 
 STUDIES = {"attacks": (_attacks, 200), "presets": (_presets, 16)}

@@ -31,10 +31,10 @@ def compare(first: tuple[pl.DataFrame, pl.DataFrame], second: tuple[pl.DataFrame
         for at, one, other in _common(_clean(first[1]), _clean(second[1]), ["rtol"])
     ]
     made = [attacked(side[0]).with_columns(stands=~pl.col("success")) for side in (first, second)]
-    keys = ["trial", "epsilon", "rtol"]
+    keys = ["trial", "epsilon", "rtol", "attack", "norm", "settings"]
     found += [
         _paired(f"withstands {name}{'' if radius is None else f', radius {radius:g}'}{_at(at)}", one, other, "stands")
-        for (name, radius, at), one, other in _grouped(made[0], made[1], keys)
+        for (name, radius, at, *_), one, other in _grouped(made[0], made[1], keys)
     ]
     return [one for one in found if one.difference.n]
 

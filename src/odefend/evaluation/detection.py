@@ -16,10 +16,10 @@ IMAGE = ["kind", "crafted", "scale", "image"]
 VOTES = (5, 10, 20)
 
 
-def score(ledger: Ledger, reference: float = 1e-3, evaluation: str = "") -> None:
+def score(ledger: Ledger, reference: float = 1e-3, evaluation: str = "", most: int = max(VOTES)) -> None:
     """Write rows of `scored` for the votes and the one-pass margin (at tolerance `reference`) of all judged images.
 
-    The first V of an image's draws are its vote of V. Adversarial images count where the attack succeeded.
+    The first V of an image's draws are its vote of V, up to `most`. Adversarial images count where the attack succeeded.
     """
     judged = ledger.read("judged", evaluation or None).filter((pl.col("kind") == "clean") | pl.col("attack_success"))
     judged = judged.with_columns(
@@ -27,7 +27,7 @@ def score(ledger: Ledger, reference: float = 1e-3, evaluation: str = "") -> None
     )
     for name, experiment in (("tolerance vote", "tolerance vote"), ("noise vote", "noise vote")):
         rows = judged.filter(pl.col("experiment") == experiment)
-        for votes in VOTES:
+        for votes in sorted({*VOTES, most}):
             if rows.height and votes <= rows["draw"].max() + 1:  # type: ignore[operator]
                 _write(ledger, f"{name}, V = {votes}", votes, _ballots(rows, votes), evaluation)
     once = judged.filter(
@@ -130,14 +130,19 @@ def precision(caught: float, false_alarms: float, prevalence: float = 0.01) -> f
 
 def area_difference(scored: pl.DataFrame, one: str, other: str, scale: float) -> Interval:
     """Area under the ROC of one detector minus that of another on the same images, paired."""
-    sides = []
-    for name in (one, other):
-        rows = scored.filter(pl.col("detector") == name).sort("image")
-        sides += [
-            rows.filter(pl.col("kind") == "clean"),
-            rows.filter((pl.col("kind") == "adversarial") & (pl.col("scale") == scale)),
-        ]
-    return auroc_difference(*(side["score"].to_numpy() for side in sides))
+    clean = pl.col("kind") == "clean"
+    attacked = (pl.col("kind") == "adversarial") & (pl.col("scale") == scale)
+    by = [name for name in IMAGE if name in scored.columns]
+    first, second = (
+        scored.filter((pl.col("detector") == name) & (clean | attacked)).unique(by) for name in (one, other)
+    )
+    both = first.join(second, on=by, suffix="_other", nulls_equal=True).sort(by)
+    return auroc_difference(
+        both.filter(clean)["score"].to_numpy(),
+        both.filter(attacked)["score"].to_numpy(),
+        both.filter(clean)["score_other"].to_numpy(),
+        both.filter(attacked)["score_other"].to_numpy(),
+    )
 
 
 def samples(scored: pl.DataFrame, detector: str, scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -82,7 +82,7 @@ def converged(minimum: pl.DataFrame) -> Doubt:
         "Has the minimum-norm search converged?",
         f"of {rows.height} images {never} were never broken and {late} only in the last round, which shortened the other "
         f"perturbations by {100 * gain:.1f} % on average",
-        _verdict(gain > 0.02 or late > 0 or never > 0, rows.height > 0),
+        _verdict(gain > 0.02 or late > 0 or never > 0, rows.height > 0 and (found.height > 0 or never > 0)),
     )
 
 
@@ -129,6 +129,11 @@ def solver_failures(judged: pl.DataFrame) -> Doubt:
         f"{failed} of {judged.height} solves",
         _verdict(failed > 0, judged.height > 0),
     )
+
+
+def not_tried(question: str) -> Doubt:
+    """A question that the rows cannot answer, since nobody asked."""
+    return Doubt(question, "not tried", "unknown")
 
 
 def any_open(doubts: list[Doubt]) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 import torch
+from pydantic import ValidationError
 
-from odefend.errors import OutputError
+from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation import detection
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.plan import Plan, Unit, matched_noise, vote_noise, work
@@ -18,7 +19,7 @@ from odefend.evaluation.runner import Runner
 from odefend.evaluation.spec import Evaluation
 from odefend.files import make_folder, write_json
 from odefend.intervals import rate
-from odefend.models import load, weights_digest
+from odefend.models import ODENet, load, weights_digest
 from odefend.progress import Progress
 from odefend.version import VERSION
 
@@ -54,7 +55,7 @@ def evaluate(evaluation: Evaluation, folder: Path, progress: Progress, workers: 
     if manifest(folder, evaluation.name).exists() and read_manifest(folder, evaluation.name)["settings"] != settings:
         raise OutputError(
             f"{folder}: holds an evaluation {evaluation.name!r} of other settings, nets or code. Choose another folder, or "
-            "remove it."
+            "remove this one as a whole."
         )
     write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": False})
     plan, cost = Plan(evaluation), pilot(evaluation)
@@ -78,7 +79,7 @@ def evaluate(evaluation: Evaluation, folder: Path, progress: Progress, workers: 
             evaluation.name,
         )
     if evaluation.vote:
-        detection.score(runner.ledger, evaluation.tolerance, evaluation.name)
+        detection.score(runner.ledger, evaluation.tolerance, evaluation.name, evaluation.vote.votes)
     write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": True})
     return runner.ledger
 
@@ -103,7 +104,7 @@ def estimate(evaluation: Evaluation, folder: Path) -> Estimate:
 def _guess(plan: Plan) -> dict[float, float]:
     """As many different noises as there will be."""
     evaluation = plan.evaluation
-    if not evaluation.noise or not plan.solves:
+    if not plan.calibration():
         return {}
     others = [tolerance for tolerance in evaluation.tolerances if tolerance != evaluation.tolerance]
     return {tolerance: 0.1 + 0.001 * index for index, tolerance in enumerate(others)}
@@ -144,15 +145,18 @@ class _SoFar:
 
     def __init__(self, ledger: Ledger, evaluation: Evaluation) -> None:
         self.ledger, self.evaluation, self.last, self.said = ledger, evaluation, time.monotonic(), ""
+        inside = [trial for trial in evaluation.trials if evaluation.epsilon in trial.epsilon]
+        self.norm = inside[0].made()[0].norm_name if inside else ""
 
     def text(self) -> str:
         """As "so far 12 of 50 images withstand every attack of radius 0.1"."""
         if self.evaluation.epsilon is not None and time.monotonic() - self.last > TOLD_EVERY:
             self.last = time.monotonic()
-            rows = self.ledger.read("crafted", self.evaluation.name)
+            rows = self.ledger.read("crafted", self.evaluation.name, ("history", "settings"))
             rows = attacked(
                 rows.filter((pl.col("net") == self.evaluation.net) & (pl.col("epsilon") == self.evaluation.epsilon))
             )
+            rows = rows.filter(pl.col("norm") == self.norm)
             each = rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == self.evaluation.tolerance))
             each = each.group_by("image").agg(pl.col("success").any())
             if each.height:
@@ -162,6 +166,10 @@ class _SoFar:
 
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
+    if evaluation.control and isinstance(load(evaluation.control), ODENet):
+        raise InvalidInput(f"control: expected a net without a solver, got {evaluation.control}, an ODE net.")
+    if not isinstance(load(evaluation.net), ODENet) and any(one.judged == "matrix" for one in evaluation.trials):
+        raise InvalidInput(f"net: expected an ODE net for a matrix of tolerances, got {evaluation.net}.")
     sources = [trial.source.net for trial in evaluation.trials if trial.source]
     nets = {net for net in (evaluation.net, evaluation.control, *sources) if net}
     return {
@@ -188,10 +196,16 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
 
 def evaluations_in(folder: Path) -> list[str]:
     """The names of the evaluations that a folder holds."""
-    return sorted(path.stem for path in folder.glob("*.json"))
+    return sorted(path.stem for path in folder.glob("*.json") if '"evaluation"' in path.read_text(encoding="utf-8"))
 
 
 def opened(folder: Path, name: str) -> tuple[Evaluation, Ledger, bool]:
     """An evaluation, its ledger, and whether it is finished, from its folder."""
     content = read_manifest(folder, name)
-    return Evaluation(**content["settings"]["evaluation"]), Ledger(folder / "ledger"), content["finished"]
+    try:
+        evaluation = Evaluation(**content["settings"]["evaluation"])
+    except (ValidationError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{manifest(folder, name)}: damaged, or written by another version of odefend. Run the evaluation anew."
+        ) from error
+    return evaluation, Ledger(folder / "ledger"), content["finished"]

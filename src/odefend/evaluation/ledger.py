@@ -120,19 +120,24 @@ class Ledger:
         """All rows of a table, in the order of their keys, with what they are for (`experiment` and `trial`; null for rows
         that nobody labelled); of one evaluation if given, and `without` some columns. Raises OutputError for a damaged
         shard, naming it."""
-        packed = self._packed(table)
-        files = [path for path in self._files(table) if path.stem not in packed]
-        schema = {name: kind for name, kind in TABLES[table].items() if name not in without}
-        found = _read_all([*sorted(set(packed.values())), *files], TABLES[table], list(schema))
-        rows = pl.concat([pl.DataFrame(schema=schema), *found])
-        rows = rows.sort("key", maintain_order=True)
+        rows = self.rows(table, without)
         labels = self.labels(evaluation).filter(pl.col("table") == table).select("key", "experiment", "trial")
         labels = labels.unique(maintain_order=True)
         how = "left" if evaluation is None else "inner"
         return rows.join(labels, on="key", how=how, maintain_order="left_right")
 
+    def rows(self, table: str, without: Collection[str] = ()) -> pl.DataFrame:
+        """All rows of a table as they were written, each once, in the order of their keys; `without` some columns."""
+        packed = self._packed(table)
+        files = [path for path in self._files(table) if path.stem not in packed]
+        schema = {name: kind for name, kind in TABLES[table].items() if name not in without}
+        found = _read_all([*sorted(set(packed.values())), *files], TABLES[table], list(schema))
+        rows = pl.concat([pl.DataFrame(schema=schema), *found])
+        return rows.sort("key", maintain_order=True)
+
     def query(self, sql: str) -> pl.DataFrame:
-        """The answer to a query in SQL over the tables `crafted`, `judged`, `scored` and `labels`.
+        """The answer to a query in SQL over the tables `crafted`, `judged`, `scored`, `traced` and `labels`; the rows of the
+        first four come with `experiment` and `trial`, once for each label of their shard.
 
         Raises InvalidInput where polars cannot make sense of it.
         """
@@ -153,7 +158,7 @@ class Ledger:
         """
         came = 0
         for table in TABLES:
-            rows = other.read(table).drop("experiment", "trial").unique(maintain_order=True)  # raises if one is damaged
+            rows = other.rows(table)  # raises if a shard is damaged
             for (key,), shard in rows.group_by("key", maintain_order=True):
                 if not self.has(table, str(key)):
                     make_folder(self.folder / table)

@@ -11,8 +11,8 @@ from odefend.evaluation.screen import Screen
 from odefend.evaluation.spec import Evaluation, Trial
 from odefend.evaluation.trace import Trace
 from odefend.evaluation.units import Condition, Craft, Judge
-from odefend.evaluation.views import Slice, View
-from odefend.models import ODENet, load
+from odefend.evaluation.views import Slice, View, opened_net
+from odefend.models import ODENet
 
 Unit = Craft | Judge | Screen | Trace
 
@@ -29,24 +29,25 @@ class Plan:
 
     def view(self, net: str, tolerance: float | None = None, gradient: str = "unrolled") -> View:
         """A net as it is attacked; one without a solver has no tolerance."""
-        if not isinstance(load(net), ODENet):
+        if not isinstance(opened_net(net), ODENet):
             return View(net)
         return View(net, tolerance or self.evaluation.tolerance, gradient)
 
     @property
     def solves(self) -> bool:
         """Whether the net in question has a solver."""
-        return isinstance(load(self.evaluation.net), ODENet)
+        return isinstance(opened_net(self.evaluation.net), ODENet)
 
     @property
-    def tolerances(self) -> tuple[float | None, ...]:
-        """What the net is judged at; None for a net without a solver."""
-        return self.evaluation.tolerances if self.solves else (None,)
+    def _compares(self) -> bool:
+        """Whether anything is set beside noise."""
+        return self.evaluation.vote is not None or any(trial.judged == "everywhere" for trial in self.evaluation.trials)
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
-        """The first images of a split, in shards."""
-        size = self.evaluation.shard
-        return [Slice(self.evaluation.data, split, at, min(at + size, count)) for at in range(0, count, size)]
+        """The first images of a split, in shards; all of them where it has fewer."""
+        size, data = self.evaluation.shard, self.evaluation.data
+        count = min(count, len(Slice(data, split, 0, count).open()))
+        return [Slice(data, split, at, min(at + size, count)) for at in range(0, count, size)]
 
     def crafts(self) -> list[Craft]:
         """Every attack on every net, tolerance, radius and shard."""
@@ -66,7 +67,7 @@ class Plan:
         ]
 
     def _views(self, trial: Trial, net: str) -> list[View]:
-        at = trial.at or (self.evaluation.tolerance,)
+        at = self.evaluation.attacked_at(trial)
         # Without a solver, all tolerances are the same.
         return list(dict.fromkeys(self.view(net, tolerance, trial.gradient) for tolerance in at))
 
@@ -78,7 +79,7 @@ class Plan:
     def calibration(self) -> list[Judge]:
         """Clean calibration images at every tolerance and under a grid of noise: what a change of either does to margins."""
         evaluation = self.evaluation
-        if evaluation.noise is None or not self.solves:
+        if not evaluation.noise or not self.solves or not self._compares:
             return []
         still = tuple(Condition(tolerance) for tolerance in evaluation.tolerances)
         noisy = tuple(
@@ -98,18 +99,21 @@ class Plan:
         units = [
             Judge("clean", self.view(net), images, self._still(net, (1.0,)), seed=evaluation.seed)
             for net in nets
-            for images in self.slices(evaluation.clean)
+            for images in self.slices(max(evaluation.clean, evaluation.images))
         ]
         if sigmas and evaluation.noise:
             loud = self._noisy([max(sigmas.values())], (1.0,))
             units += [
                 Judge("clean under noise", self.view(evaluation.net), images, loud, seed=evaluation.seed)
-                for images in self.slices(evaluation.clean)
+                for images in self.slices(max(evaluation.clean, evaluation.images))
             ]
         for trial in evaluation.trials:
             units += self._judged(trial, sigmas, vote_sigma)
         if evaluation.vote and self.solves:
-            clean = [*self.slices(evaluation.clean), *self.slices(evaluation.calibration, "validation")]
+            clean = [
+                *self.slices(max(evaluation.clean, evaluation.images)),
+                *self.slices(evaluation.calibration, "validation"),
+            ]
             units += [unit for images in clean for unit in self._ballots(images, vote_sigma, (1.0,), None)]
         return units
 
@@ -145,11 +149,11 @@ class Plan:
         return units
 
     def _still(self, net: str, scales: Sequence[float]) -> tuple[Condition, ...]:
-        tolerances = self.evaluation.tolerances if isinstance(load(net), ODENet) else (None,)
+        tolerances = self.evaluation.tolerances if isinstance(opened_net(net), ODENet) else (None,)
         return tuple(Condition(tolerance, scale=scale) for tolerance in tolerances for scale in scales)
 
     def _noisy(self, sigmas: Sequence[float], scales: Sequence[float]) -> tuple[Condition, ...]:
-        assert self.evaluation.noise is not None
+        assert self.evaluation.noise
         at, draws = self.evaluation.tolerance, range(self.evaluation.noise.draws)
         return tuple(
             Condition(at, sigma=sigma, draw=draw, scale=s) for sigma in sigmas for s in scales for draw in draws

@@ -42,11 +42,10 @@ def difference(one: pl.DataFrame, other: pl.DataFrame) -> Interval:
 def matrix_rows(crafted: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     """The judged rows of the matrix with the tolerance each image was attacked at."""
     made = crafted.filter(pl.col("experiment") == "tolerance matrix").select(
-        pl.col("key").alias("crafted"), "image", attacked_at="rtol"
+        pl.col("key").alias("crafted"), "image", "epsilon", attacked_at="rtol"
     )
-    return judged.filter((pl.col("experiment") == "tolerance matrix") & ~pl.col("initially_wrong")).join(
-        made, on=["crafted", "image"]
-    )
+    shown = judged.filter((pl.col("experiment") == "tolerance matrix") & ~pl.col("initially_wrong"))
+    return shown.drop("attacked_at", "epsilon", strict=False).join(made.unique(), on=["crafted", "image"])
 
 
 def matrix_cells(
@@ -61,13 +60,13 @@ def matrix_cells(
     }
 
 
-def worst_case(crafted: pl.DataFrame, judged: pl.DataFrame, net: str, test: float, epsilon: float) -> Interval:
-    """Share of the images that the net has right at the tested tolerance and that no attack of radius `epsilon` breaks
-    there: none made at another tolerance, and none of those made at this one, by whatever gradients."""
+def worst_case(crafted: pl.DataFrame, judged: pl.DataFrame, net: str, test: float | None, epsilon: float) -> Interval:
+    """Share of the images that the net has right at the tested tolerance (None: it has none) and that no attack of radius
+    `epsilon` breaks there: none made at another tolerance, and none of those made at this one, by whatever gradients."""
     made = crafted.filter((pl.col("net") == net) & (pl.col("epsilon") == epsilon))
-    here = made.filter(pl.col("rtol") == test)
+    here = made.filter(pl.col("rtol").eq_missing(test))
     right = here.filter(~pl.col("initially_wrong")).select("image").unique()
-    crossed = matrix_rows(crafted, judged).filter(pl.col("rtol") == test).select("image", broken=fooled())
+    crossed = matrix_rows(made, judged).filter(pl.col("rtol").eq_missing(test)).select("image", broken=fooled())
     own = here.select("image", broken="success")
     each = pl.concat([crossed, own]).join(right, on="image").group_by("image").agg(pl.col("broken").any())
     return intervals.rate(int((~each["broken"]).sum()), each.height)

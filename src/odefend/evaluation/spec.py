@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from odefend.errors import InvalidInput, unknown
 
 Count = Annotated[int, Field(ge=1)]
 Tolerance = Annotated[float, Field(gt=0)]
+Gradient = Literal["unrolled", "exact", "torchdiffeq", "checkpoint", "adjoint"]
 
 
 class _Part(BaseModel):
@@ -25,7 +27,7 @@ class Source(_Part):
 
     net: str | None = Field(default=None, description="default: the net under attack")
     tolerance: Tolerance | None = Field(default=None, description="default: that under attack")
-    gradient: str = "unrolled"
+    gradient: Gradient = "unrolled"
 
 
 class Trial(_Part):
@@ -38,7 +40,7 @@ class Trial(_Part):
         default=(), description="radii, for an attack in a ball; more than one make a curve"
     )
     at: tuple[Tolerance, ...] = Field(default=(), description="tolerances attacked; default: the evaluation's")
-    gradient: str = "unrolled"
+    gradient: Gradient = "unrolled"
     source: Source | None = None
     images: Count | None = Field(default=None, description="the first so many only")
     control: bool = Field(default=False, description="also against the control")
@@ -92,7 +94,7 @@ class Evaluation(_Part):
     )
     data: str = Field(description="one of odefend.DATASETS")
     images: Count = Field(description="test images attacked")
-    clean: Count = Field(default=200, description="test images judged unattacked")
+    clean: Count = Field(default=200, description="test images judged unattacked; at least those that are attacked")
     calibration: Count = Field(default=100, description="validation images that noise and thresholds are set by")
     tolerance: Tolerance = Field(default=1e-3, description="attacked at, unless a trial says otherwise")
     tolerances: tuple[Tolerance, ...] = Field(
@@ -103,10 +105,14 @@ class Evaluation(_Part):
     )
     epsilon: float | None = Field(default=None, description="the radius that sentences are about")
     trials: tuple[Trial, ...] = Field(min_length=1)
-    noise: Noise | None = Noise()
+    noise: Noise | Literal[False] = Field(default=Noise(), description="false: none")
     vote: Vote | None = None
     shard: Count = Field(default=50, description="images per piece of work")
     seed: int = 0
+
+    def attacked_at(self, trial: Trial) -> tuple[float, ...]:
+        """The tolerances that a trial attacks."""
+        return trial.at or (self.tolerance,)
 
     def trial(self, name: str) -> Trial:
         """A trial by its name."""
@@ -145,26 +151,88 @@ def _checked(where: str, values: dict[str, Any]) -> Evaluation:
         if first["type"] == "missing":
             raise InvalidInput(f"{where}: {at}: expected this key, found none.") from error
         raise InvalidInput(f"{where}: {at}: {first['msg'].lower()}; got {first['input']!r}.") from error
-    if evaluation.data not in DATASETS:
-        raise unknown("data set", evaluation.data, DATASETS)
+    _check_data(where, evaluation)
     names = [trial.name for trial in evaluation.trials]
     for trial in evaluation.trials:
         if names.count(trial.name) > 1:
             raise InvalidInput(f"{where}: expected trials of different names, got {trial.name!r} twice.")
-        if trial.beside is not None and trial.beside not in names:
-            raise unknown(f"trial that {trial.name!r} stands beside,", trial.beside, names)
-        if trial.control and evaluation.control is None:
-            raise InvalidInput(f"{where}: {trial.name}: expected a control to attack. Name one by control = ...")
-        for attack in trial.made():
-            if trial.judged == "everywhere" and attack.budget is not None:
-                raise InvalidInput(
-                    f"{where}: {trial.name}: expected an attack of smallest norm to judge everywhere, got one in a ball."
-                )
-    if evaluation.noise and evaluation.tolerance not in evaluation.tolerances:
-        raise InvalidInput(
-            f"{where}: tolerances: expected {evaluation.tolerance:g} among them, where noise is measured."
-        )
+        _check_trial(f"{where}: {trial.name}", evaluation, trial)
+    _check_whole(where, evaluation)
     return evaluation
+
+
+def _check_data(where: str, evaluation: Evaluation) -> None:
+    if evaluation.data not in DATASETS:
+        raise unknown("data set", evaluation.data, DATASETS)
+    asked = [
+        name
+        for name, parameter in signature(DATASETS[evaluation.data]).parameters.items()
+        if name != "split" and parameter.default is parameter.empty
+    ]
+    if asked:
+        raise InvalidInput(f"{where}: data: expected a data set without options, got {evaluation.data}.")
+
+
+def _check_trial(where: str, evaluation: Evaluation, trial: Trial) -> None:
+    """Raise where a trial asks for what it cannot have."""
+    names = [one.name for one in evaluation.trials]
+    if trial.beside is not None and trial.beside not in names:
+        raise unknown(f"trial that {trial.name!r} stands beside,", trial.beside, names)
+    if trial.control and evaluation.control is None:
+        raise InvalidInput(f"{where}: expected a control to attack. Name one by control = ...")
+    if "target" in trial.settings:
+        raise InvalidInput(
+            f"{where}: target: expected none, since some images are of that class. Use `odefend attack`."
+        )
+    ball = trial.made()[0].budget is not None
+    if ball and not trial.epsilon:
+        raise InvalidInput(f"{where}: expected radii for an attack in a ball, as in epsilon = [0.1].")
+    if trial.judged == "everywhere":
+        if ball:
+            raise InvalidInput(f"{where}: expected an attack of smallest norm to judge everywhere, got one in a ball.")
+        if not set(evaluation.attacked_at(trial)) <= set(evaluation.tolerances):
+            raise InvalidInput(
+                f"{where}: at: expected tolerances that are judged at, got {list(evaluation.attacked_at(trial))}."
+            )
+    if trial.judged == "matrix" and (len(trial.epsilon) != 1 or len(trial.at) < 2 or trial.control):
+        raise InvalidInput(
+            f"{where}: expected one radius, two tolerances attacked or more, and no control for a matrix; got epsilon = "
+            f"{list(trial.epsilon)}, at = {list(trial.at)}, control = {trial.control}."
+        )
+
+
+def _check_whole(where: str, evaluation: Evaluation) -> None:
+    """Raise where parts of an evaluation do not fit together."""
+    about, vote = evaluation, evaluation.vote
+    if 1.0 not in about.scales:
+        raise InvalidInput(f"{where}: scales: expected 1.0 among them, got {list(about.scales)}.")
+    if about.noise and about.tolerance not in about.tolerances:
+        raise InvalidInput(f"{where}: tolerances: expected {about.tolerance:g} among them, where noise is measured.")
+    matrices = [trial for trial in about.trials if trial.judged == "matrix"]
+    if len(matrices) > 1:
+        raise InvalidInput(f"{where}: expected one trial judged as a matrix, got {len(matrices)}. Use a file for each.")
+    if matrices and about.epsilon not in (None, matrices[0].epsilon[0]):
+        raise InvalidInput(
+            f"{where}: epsilon: expected the radius of {matrices[0].name}, {matrices[0].epsilon[0]:g}, got {about.epsilon}."
+        )
+    if about.epsilon is not None and not any(about.epsilon in trial.epsilon for trial in about.trials):
+        raise InvalidInput(f"{where}: epsilon: expected a radius of some trial, got {about.epsilon:g}.")
+    if vote is None:
+        return
+    searched = [trial for trial in about.trials if trial.judged == "everywhere"]
+    if len(searched) > 1 or any(about.attacked_at(trial) != (about.tolerance,) for trial in searched):
+        raise InvalidInput(
+            f"{where}: vote: expected one trial judged everywhere, attacked at {about.tolerance:g} alone. Use a file for each."
+        )
+    inside = [t for t in about.tolerances if vote.low <= t <= vote.high and t != about.tolerance]
+    if not about.noise or not inside:
+        raise InvalidInput(
+            f"{where}: vote: expected noise beside it and tolerances in [{vote.low:g}, {vote.high:g}] to match its dose."
+        )
+    if 1.0 not in vote.scales or not set(vote.scales) <= set(about.scales):
+        raise InvalidInput(
+            f"{where}: vote: scales: expected 1.0 and others of {list(about.scales)}, got {list(vote.scales)}."
+        )
 
 
 def _keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -7,8 +7,8 @@ import torch
 
 from odefend.errors import InvalidInput
 from odefend.evaluation.ledger import Ledger
-from odefend.evaluation.views import View
-from odefend.models import load, weights_digest
+from odefend.evaluation.views import View, opened_net
+from odefend.models import weights_digest
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def verify(ledger: Ledger, sample: int = 100, seed: int = 0) -> Verified:
     wrong = []
     for (key,), part in rows.group_by("key", maintain_order=True):
         first = part.row(0, named=True)
-        if weights_digest(load(first["net"])) != first["net_digest"]:
+        if weights_digest(opened_net(first["net"])) != first["net_digest"]:
             raise InvalidInput(
                 f"{first['net']}: expected the weights {first['net_digest']} that the rows name, got others."
             )
@@ -41,11 +41,15 @@ def verify(ledger: Ledger, sample: int = 100, seed: int = 0) -> Verified:
         images = ledger.read_images(str(key))
         labels = torch.tensor(part["label"].to_list())
         # The whole shard, as it was judged then: a batch of one may differ in the last bits.
-        said = net.predict(images).labels[part["position"].to_torch()]
+        answers = net.predict(images)
+        at = part["position"].to_torch()
+        said, answered = answers.labels[at], answers.answered[at]
         targets = part["target"].to_list()
         reached = [
-            answer == target if target is not None else answer != label
-            for answer, target, label in zip(said.tolist(), targets, labels.tolist(), strict=True)
+            well and (answer == target if target is not None else answer != label)
+            for well, answer, target, label in zip(
+                answered.tolist(), said.tolist(), targets, labels.tolist(), strict=True
+            )
         ]
         wrong += [
             (str(key), image)

@@ -17,7 +17,8 @@ from odefend.version import VERSION
 
 
 @lru_cache(maxsize=8)
-def _net(name: str) -> Classifier:
+def opened_net(name: str) -> Classifier:
+    """A trained net, read once."""
     return load(name)
 
 
@@ -47,7 +48,7 @@ class View:
 
     def open(self, ids: Sequence[str] = ()) -> Classifier:
         """The classifier itself; `ids` of the images that it is for, where there is something random in it."""
-        net = _net(self.net)
+        net = opened_net(self.net)
         if not isinstance(net, ODENet):
             return net
         how = {"gradient": self.gradient, "end": self.end, "coupling": self.coupling, "max_steps": self.max_steps}
@@ -60,7 +61,7 @@ class View:
 
     def record(self) -> dict[str, Any]:
         """The columns that say which net, solved how."""
-        net = _net(self.net)
+        net = opened_net(self.net)
         solver = net.settings if isinstance(net, ODENet) else None
         return {
             "net": self.net,

@@ -83,11 +83,13 @@ def lessons(rows: Rows) -> tuple[str, ...]:
     about, found = rows.evaluation, list[str]()
     matrix = next(iter(rows.matrices()), None)
     if about.epsilon is not None:
-        grid = matrix.at if matrix else (about.tolerance,)
+        grid = matrix.at if matrix else (about.tolerance if rows.solves else None,)
         found.append(findings.verdict(rows.doubts(about.net), rows.balls, about.net, about.epsilon, rows.judged, grid))
     for trial in rows.trials("minimum norm"):
         if about.control and trial.control:
-            found.append(findings.undefended(rows.crafted, about.net, about.control, trial.name))
+            at = about.attacked_at(trial)[0]
+            here = rows.crafted.filter(pl.col("rtol").is_null() | (pl.col("rtol") == at))
+            found.append(findings.undefended(here, about.net, about.control, trial.name))
     for trial, at in rows.everywhere() if rows.sigmas else ():
         judged = rows.about(trial, at)
         if at == about.tolerance:
@@ -103,7 +105,7 @@ def lessons(rows: Rows) -> tuple[str, ...]:
         most = max(rows.votes)
         found.append(
             findings.detecting(
-                rows.scored, f"tolerance vote, V = {most}", f"noise vote, V = {most}", _margin(rows), (1.0, 1.1)
+                rows.scored, f"tolerance vote, V = {most}", f"noise vote, V = {most}", _margin(rows), _pushed(rows)[:2]
             )
         )
     if rows.solves:
@@ -122,8 +124,12 @@ def _net_table(rows: Rows) -> Table:
         rows.judged,
         rows.nets,
         about.tolerance,
-        [trial.name for trial in rows.trials("minimum norm")],
-        [trial.name for trial in rows.trials("epsilon curve") if about.epsilon in trial.epsilon],
+        [trial.name for trial in rows.trials("minimum norm") if about.tolerance in about.attacked_at(trial)],
+        [
+            trial.name
+            for trial in rows.trials("epsilon curve")
+            if about.epsilon in trial.epsilon and about.tolerance in about.attacked_at(trial)
+        ],
         about.epsilon,
     )
 
@@ -134,17 +140,19 @@ def _recovery_table(rows: Rows, trial: Trial, at: float) -> Table:
 
 
 def _matrix_table(rows: Rows, trial: Trial) -> Table:
-    epsilon = trial.epsilon[0] if trial.epsilon else float(trial.settings["epsilon"])
     norms = rows.made(trial.name)["norm"].unique().to_list()
     crafted = rows.crafted.filter(pl.col("norm").is_in(norms))
-    return tables.matrix(crafted, rows.judged, trial.at, rows.evaluation.net, epsilon, trial.name)
+    return tables.matrix(crafted, rows.judged, trial.at, rows.evaluation.net, trial.epsilon[0], trial.name)
 
 
 def _detectors(rows: Rows) -> Table:
     names = [f"{kind} vote, V = {votes}" for kind in ("tolerance", "noise") for votes in rows.votes]
-    assert rows.evaluation.vote is not None
-    pushed = [scale for scale in rows.evaluation.vote.scales if scale in (1.0, *rows.evaluation.scales)]
-    return tables.detectors(rows.scored, [*names, _margin(rows)], pushed)
+    return tables.detectors(rows.scored, [*names, _margin(rows)], _pushed(rows))
+
+
+def _pushed(rows: Rows) -> list[float]:
+    """How far the images that votes see were pushed, the least first."""
+    return sorted(rows.evaluation.vote.scales) if rows.evaluation.vote else []
 
 
 def _threat(rows: Rows) -> Section:
@@ -191,6 +199,8 @@ def _course(rows: Rows, trial: Trial) -> str:
     """How a search for the smallest change converged."""
     made = attacked(rows.made(trial.name, at=(trial.at or (rows.evaluation.tolerance,))[0]))
     broken = made.filter("success")["history"]
+    if not len(made):
+        return f"{trial.name} has not come to any image yet."
     if not len(broken):
         return f"{trial.name} broke no image of {rows.evaluation.net}."
     rounds = int(broken.list.len().min() or 0)  # type: ignore[arg-type]
@@ -218,8 +228,8 @@ def _nets(rows: Rows) -> Section:
         tuple(
             (
                 figures.epsilon_curve(rows.crafted.filter(pl.col("trial") == trial.name), rows.nets, trial.name),
-                f"Share of rightly classified images that {trial.name} breaks, by its radius. A ball of L-inf radius 1 holds "
-                "every image, so anything below 100 % there would be a failure of the attack.",
+                f"Share of rightly classified images that {trial.name} breaks, by its radius. A ball of linf or rms radius 1 "
+                "holds every image, so anything below 100 % there would be a failure of the attack.",
             )
             for trial in curves
             if rows.made(trial.name).height
@@ -327,9 +337,9 @@ def _detection(rows: Rows) -> Section | None:
         ),
         (
             (
-                figures.roc(rows.scored, names, (1.0, 1.1)),
+                figures.roc(rows.scored, names, _pushed(rows)[:2]),
                 "In the convention of Carrara et al.: clean images accepted against attacked images accepted; up and left is "
-                "better. Right: after the attacker pushed 10 % further.",
+                "better. s: how far the attacker pushed on.",
             ),
         ),
         (_detectors(rows),),
@@ -370,11 +380,11 @@ def _gallery(rows: Rows, count: int = 7) -> Section | None:
         data = DATASETS[about.data]("test")
     except DataError:
         return Section("Gallery", (f"The images of {about.data} are not on this machine.",))
-    place = {name: i for i, name in enumerate(data.ids)}
+    place, originals = {name: i for i, name in enumerate(data.ids)}, data.images
     pictures = []
     for row in made.iter_rows(named=True):
-        clean = data.images[place[row["image"]], 0].numpy()
-        adversarial = rows.ledger.read_images(row["key"])[row["position"], 0].numpy()
+        clean = originals[place[row["image"]]].permute(1, 2, 0).numpy()
+        adversarial = rows.ledger.read_images(row["key"])[row["position"]].permute(1, 2, 0).numpy()
         votes = np.bincount(ballots.filter(pl.col("image") == row["image"])["prediction"].to_numpy(), minlength=10)
         says = once.filter(pl.col("image") == row["image"])["prediction"].item()
         pictures.append((clean, adversarial, str(row["label"]), f"taken for {says}", votes))

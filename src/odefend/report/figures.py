@@ -1,5 +1,7 @@
 """Figures: pure functions of ledger rows, as SVG text to be set into a page."""
 
+import hashlib
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -45,9 +47,9 @@ def _svg(figure: Figure, title: str) -> str:
     body = text.getvalue()
     body = body[body.index("<svg") :]
     # Ids are only unique within a figure; a page has several.
-    prefix = re.sub(r"\W", "", title)[:24]
+    prefix = re.sub(r"\W", "", title)[:24] + hashlib.sha256(body.encode()).hexdigest()[:6]
     body = re.sub(r'(id="|href="#|url\(#)', lambda match: f"{match[1]}{prefix}-", body)
-    return body.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
 
 
 def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -95,7 +97,7 @@ def accuracy_by_tolerance(
             f"{attack} images, s = {scale:g}",
             dash,
         )
-    others = [t for t in tolerances if t != reference]
+    others = [t for t in tolerances if t in sigmas and t != reference] if noise.height else []
     _line(
         axes,
         others,
@@ -201,11 +203,16 @@ def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> 
 def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> str:
     """An attack's success by radius."""
     figure, (axes,) = _axes(5.6, 3.2)
+    dashes = ("-", "--", ":", "-.")
     for net, color in zip(nets, (BLUE, ORANGE), strict=False):
-        rows = attacked(crafted.filter(pl.col("net") == net))
-        epsilons = sorted(rows["epsilon"].unique().to_list())
-        hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
-        _line(axes, epsilons, [intervals.rate(int(h.sum()), len(h)) for h in hits], color, net)
+        on_net = attacked(crafted.filter(pl.col("net") == net))
+        for number, tolerance in enumerate(sorted(on_net["rtol"].unique(), key=lambda value: value or 0)):
+            rows = on_net.filter(pl.col("rtol").eq_missing(tolerance))
+            epsilons = sorted(rows["epsilon"].unique().to_list())
+            hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
+            label = net if tolerance is None else f"{net} at {tolerance:g}"
+            shares = [intervals.rate(int(h.sum()), len(h)) for h in hits]
+            _line(axes, epsilons, shares, color, label, dashes[number % len(dashes)])
     axes.set(xlabel=f"{crafted['norm'][0]} radius epsilon", ylabel=f"{attack} success, %", ylim=(-3, 103))
     axes.legend(loc="lower right", frameon=False)
     return _svg(figure, f"{attack} success by radius")
@@ -285,18 +292,19 @@ def convergence(crafted: pl.DataFrame) -> str:
 
 
 def gallery(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, str, np.ndarray]]) -> str:
-    """Original, adversarial image, magnified difference, and the votes; each entry: (clean, adversarial, what the net
-    said of the first, and of the second, votes per class)."""
+    """Original, adversarial image, magnified difference, and the votes; each entry: (clean (height, width, channels),
+    adversarial, what the net said of the first, and of the second, votes per class)."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.45 * len(pictures) + 0.6, 5.4))
         grid = np.asarray(figure.subplots(4, len(pictures), squeeze=False))
     for column, (clean, adversarial, before, after, votes) in enumerate(pictures):
         delta = adversarial - clean
+        change = delta.mean(-1)
         for row, (picture, title, low, colors) in enumerate(
             (
                 (clean, before, 0, "gray"),
                 (adversarial, after, 0, "gray"),
-                (delta / max(1e-9, np.abs(delta).max()), f"largest {np.abs(delta).max():.2f}", -1, "RdBu_r"),
+                (change / max(1e-9, np.abs(change).max()), f"largest {np.abs(delta).max():.2f}", -1, "RdBu_r"),
             )
         ):
             axes = grid[row, column]

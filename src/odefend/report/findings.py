@@ -14,15 +14,24 @@ from odefend.report.tables import points
 
 
 def verdict(
-    doubts: list[Doubt], crafted: pl.DataFrame, net: str, epsilon: float, judged: pl.DataFrame, grid: Sequence[float]
+    doubts: list[Doubt],
+    crafted: pl.DataFrame,
+    net: str,
+    epsilon: float,
+    judged: pl.DataFrame,
+    grid: Sequence[float | None],
 ) -> str:
     """The bottom line; the word for withstanding is not printed while a doubt is open."""
-    worst = "; ".join(f"{worst_case(crafted, judged, net, t, epsilon).percent} at tolerance {t:g}" for t in grid)
+    shares = {t: worst_case(crafted, judged, net, t, epsilon) for t in grid}
+    worst = "; ".join(
+        share.percent if t is None else f"{share.percent} at tolerance {t:g}" for t, share in shares.items()
+    )
+    norm = "" if crafted.is_empty() else f"{crafted['norm'][0]} "
     text = (
-        f"Of the images that {net} has right, these withstand every attack of radius {epsilon:g} that was run against "
+        f"Of the images that {net} has right, these withstand every attack of {norm}radius {epsilon:g} that was run against "
         f"them: {worst}."
     )
-    if any_open(doubts):
+    if any_open(doubts) or not all(share.n for share in shares.values()):
         return text + (
             " The attacks show only that accuracy is no higher than this, up to sampling error; with the doubts that are "
             "open below, a better attack is likely to lower it. Nothing here supports a claim of security."
@@ -186,6 +195,8 @@ def detecting(scored: pl.DataFrame, vote: str, noise: str, margin: str, scales: 
 
 def _compared(gap: Interval) -> str:
     """A paired difference in words."""
+    if not gap.n:
+        return "not comparable (no data)"
     word = "better" if gap.low > 0 else "worse" if gap.high < 0 else "not distinguishable"
     return f"{word} ({gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])"
 

@@ -54,7 +54,9 @@ class Rows:
     @cached_property
     def votes(self) -> list[int]:
         """The sizes of the votes that were scored."""
-        return [votes for votes in VOTES if f"tolerance vote, V = {votes}" in self.scored["detector"]]
+        most = self.evaluation.vote.votes if self.evaluation.vote else 0
+        there = set(self.scored["detector"])
+        return [votes for votes in sorted({*VOTES, most}) if f"tolerance vote, V = {votes}" in there]
 
     @cached_property
     def balls(self) -> pl.DataFrame:
@@ -89,7 +91,7 @@ class Rows:
         return [
             (trial, at)
             for trial in self.trials("minimum norm")
-            for at in trial.at or (self.evaluation.tolerance,)
+            for at in self.evaluation.attacked_at(trial)
             if (trial.name, at) in there
         ]
 
@@ -124,13 +126,17 @@ class Rows:
             found += self._of_balls(trial, net)
         for trial in self.trials("beside"):
             found += self._of_others(trial, net)
+        if not any("that" in doubt.question and doubt.question.startswith('Does "') for doubt in found):
+            found.append(ask.not_tried("Does another attack break images that these do not?"))
+        if not any("a larger epsilon" in doubt.question for doubt in found) and self.trials("epsilon curve"):
+            found.append(ask.not_tried("Does a larger epsilon ever help less?"))
         found.append(ask.gradients(everything.unique(["key", "image"], maintain_order=True)))
         if everything["rtol"].null_count() < everything.height:
             found.append(ask.solver_failures(self.judged.filter(pl.col("net") == net)))
         return found
 
     def _of_smallest_norm(self, trial: Trial, net: str) -> list[Doubt]:
-        rows = self.made(trial.name, net)
+        rows = self.made(trial.name, net, at=self.evaluation.attacked_at(trial)[0])
         if not rows.height:
             return []
         pulled = self.judged.filter(
@@ -138,17 +144,19 @@ class Rows:
             & (pl.col("net") == net)
             & (pl.col("trial") == trial.name)
             & (pl.col("defense") == "tolerance")
+            & (pl.col("rtol").is_null() | (pl.col("rtol") == pl.col("attacked_at")))
         )
         return [_named(trial.name, doubt) for doubt in (ask.converged(rows), ask.slack(pulled))]
 
     def _of_balls(self, trial: Trial, net: str) -> list[Doubt]:
         if not self.made(trial.name, net).height or len(trial.epsilon) < 2:
             return []
-        at = (trial.at or (self.evaluation.tolerance,))[0]
+        at = (self.evaluation.attacked_at(trial))[0]
         curve = {epsilon: self.made(trial.name, net, epsilon, at) for epsilon in trial.epsilon}
         found = [ask.larger_epsilon(curve)]
-        if max(trial.epsilon) >= 1:  # the ball holds every image
-            found.append(ask.unbounded(curve[max(trial.epsilon)]))
+        largest = max(trial.epsilon)
+        if largest >= 1 and curve[largest]["norm"].is_in(["linf", "rms"]).all():  # then the ball holds every image
+            found.append(ask.unbounded(curve[largest]))
         return [_named(trial.name, doubt) for doubt in found]
 
     def _of_others(self, trial: Trial, net: str) -> list[Doubt]:
@@ -165,7 +173,7 @@ class Rows:
     def _tolerances(self, trial: Trial, net: str) -> Sequence[float | None]:
         if self.crafted.filter(pl.col("net") == net)["rtol"].null_count():
             return (None,)
-        return trial.at or (self.evaluation.tolerance,)
+        return self.evaluation.attacked_at(trial)
 
 
 def _named(name: str, doubt: Doubt) -> Doubt:

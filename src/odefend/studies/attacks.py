@@ -14,9 +14,11 @@ from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, Foolb
 from odefend.defenses import LogUniform
 from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Screen, Slice, View, Watch
 from odefend.evaluation.detection import threshold
+from odefend.evaluation.ledger import digest
 from odefend.evaluation.plan import Unit, work
 from odefend.norms import L2, RMS, Norm
 from odefend.progress import Progress
+from odefend.version import VERSION
 
 TOLERANCE = 1e-3
 TOLERANCES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -54,6 +56,11 @@ class Trial:
     def view(self) -> View:
         """The net at the tolerance of its training."""
         return View(self.net, TOLERANCE)
+
+    @property
+    def name(self) -> str:
+        """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
+        return f"attacks-{digest({'trial': repr(self), 'version': VERSION})[:8]}"
 
     def slices(self, count: int) -> list[Slice]:
         """The first test images, in shards."""
@@ -216,11 +223,12 @@ def measure(folder: Path, trial: Trial, progress: Progress, workers: int | None 
     last = sum(work(unit) for unit in guarded(trial, guess))
     progress.stage("attacks on trial", sum(map(work, first)) + last)
     with Runner(folder, workers) as runner:
-        _run(runner, first, progress.advance)
+        _run(runner, trial, first, progress.advance)
         done = sum(map(work, first))
-        _run(runner, guarded(trial, limits(runner.ledger.read("scored"))), lambda more: progress.advance(done + more))
-        clean = runner.ledger.read("judged").filter(pl.col("experiment") == "clean")
-        _run(runner, capped(trial, _cap(clean)), lambda _: None)
+        scored = runner.ledger.read("scored", trial.name)
+        _run(runner, trial, guarded(trial, limits(scored)), lambda more: progress.advance(done + more))
+        clean = runner.ledger.read("judged", trial.name).filter(pl.col("experiment") == "clean")
+        _run(runner, trial, capped(trial, _cap(clean)), lambda _: None)
     return runner.ledger
 
 
@@ -229,5 +237,7 @@ def _cap(clean: pl.DataFrame) -> int:
     return int((clean["accepted"] + clean["rejected"]).max())  # type: ignore[arg-type]
 
 
-def _run(runner: Runner, units: list[Unit] | list[Craft] | list[Judge], tell: Callable[[float], None]) -> None:
-    runner.run([(unit, work(unit)) for unit in units], tell)
+def _run(
+    runner: Runner, trial: Trial, units: list[Unit] | list[Craft] | list[Judge], tell: Callable[[float], None]
+) -> None:
+    runner.run([(unit, work(unit)) for unit in units], tell, trial.name)

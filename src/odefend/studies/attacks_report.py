@@ -25,9 +25,9 @@ class Rows:
     scored: pl.DataFrame
 
     @classmethod
-    def of(cls, ledger: Ledger) -> "Rows":
-        """The tables of a finished study."""
-        return cls(*(ledger.read(table) for table in ("crafted", "judged", "scored")))
+    def of(cls, ledger: Ledger, name: str | None = None) -> "Rows":
+        """The tables of a finished study by its name, or of the only one in the ledger."""
+        return cls(*(ledger.read(table, name) for table in ("crafted", "judged", "scored")))
 
     def made(self, experiment: str) -> pl.DataFrame:
         """One row per image that an attack was tried on."""

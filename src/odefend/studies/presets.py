@@ -1,7 +1,7 @@
 """How much of C&W's result a shorter search reaches, by data set: what the fast presets rest on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
@@ -9,9 +9,11 @@ import polars as pl
 from odefend import intervals
 from odefend.attacks import CarliniWagner
 from odefend.evaluation import Craft, Ledger, Runner, Slice, View
+from odefend.evaluation.ledger import digest
 from odefend.evaluation.robustness import attacked
 from odefend.progress import Progress
 from odefend.report import Table
+from odefend.version import VERSION
 
 TOLERANCE = 1e-3
 THOROUGH = CarliniWagner(steps=400, binary_search_steps=7, learning_rate=0.02, initial_constant=0.1)
@@ -53,6 +55,11 @@ def subjects(images: int) -> tuple[Subject, ...]:
     )
 
 
+def name(subjects: Sequence[Subject]) -> str:
+    """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
+    return f"presets-{digest({'subjects': [asdict(one) for one in subjects], 'version': VERSION})[:8]}"
+
+
 def crafts(subject: Subject, searches: Sequence[CarliniWagner] = SEARCHES) -> list[Craft]:
     """Every search on one net."""
     images = Slice(subject.data, "test", 0, subject.images)
@@ -82,7 +89,7 @@ def measure(
     ]
     progress.stage("presets", sum(cost for _, cost in work))
     with Runner(folder, workers) as runner:
-        runner.run(work, progress.advance)
+        runner.run(work, progress.advance, name(subjects))
     return runner.ledger
 
 
