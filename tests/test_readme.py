@@ -4,7 +4,9 @@ import importlib.util
 import re
 from pathlib import Path
 
+from odefend.evaluation import Ledger
 from odefend.models import cards
+from odefend.studies.attacks_report import Rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,3 +51,9 @@ def test_the_page_of_the_zoo_is_made_of_the_cards():
     script, page = script_of("zoo"), (ROOT / "docs" / "zoo.md").read_text()
     assert script.filled(page, cards()) == page
     assert (ROOT / "docs" / "training.svg").read_text() == script.figure(cards())
+
+
+def test_the_page_of_the_attacks_is_made_of_the_committed_rows():
+    script, page = script_of("attacks"), (ROOT / "docs" / "attacks.md").read_text()
+    assert script.filled(page, Rows.of(Ledger(script.KEPT))) == page
+    assert page.count("| --- |") >= 7

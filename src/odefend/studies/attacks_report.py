@@ -103,8 +103,9 @@ def by_precision(rows: Rows) -> Table:
     """Images that C&W made with gradients in float32 and in bfloat16, judged over tolerances."""
     names = {"C&W": "float32", "C&W, bfloat16": "bfloat16", "C&W, Foolbox": "float32, Foolbox"}
     cells = []
+    common = rows.made("C&W, bfloat16").select("image")
     for experiment, name in names.items():
-        made, judged = rows.made(experiment), rows.shown(experiment)
+        made, judged = (part.join(common, on="image") for part in (rows.made(experiment), rows.shown(experiment)))
         back = [recovered(judged.filter(pl.col("rtol") == tolerance)) for tolerance in TOLERANCES]
         cells.append(
             (name, _success(made), _l2(made), f"{made['gradient_calls'].mean():.0f}", *(b.percent for b in back))
@@ -113,7 +114,8 @@ def by_precision(rows: Rows) -> Table:
         "C&W images won back by tolerance, searched in two precisions",
         ("gradients in", "success", "mean L2", "gradients", *(f"{t:g}" for t in TOLERANCES)),
         tuple(cells),
-        f"{_net(rows)}, attacked at tolerance {TOLERANCE:g} and judged at others: the share of the images that fooled it "
+        f"{_net(rows)}, {common.height} images, attacked at tolerance {TOLERANCE:g} and judged at others: the share of the "
+        "images that fooled it "
         "which it has right again. Every success was judged in float32, and the last round of the search in bfloat16 is "
         "in float32.",
     )
