@@ -18,6 +18,7 @@ test-slow: $(VENV)/ready
 # torchode pins packages that the tests must not meet, so the peers have an environment of their own.
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python benchmarks/run.py
+	$(VENV)-bench/bin/python benchmarks/attacks.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check src tests benchmarks docs
