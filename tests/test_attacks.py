@@ -310,6 +310,8 @@ def test_presets_are_the_published_settings():
         "caldelli": (1000, 7, 0.01, 0.001),
     }
     assert all(one.abort_early and one.confidence == 0 for one in searches.values())
+    assert PRESETS["wifs-linf"].attack == BIM(0.05, LINF, steps=10, step_size=0.05)
+    assert PRESETS["wifs-l2"].attack == BIM(0.05, RMS, steps=10, step_size=0.05)
     assert all(preset.reason for preset in PRESETS.values())
 
 

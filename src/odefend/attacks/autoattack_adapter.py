@@ -6,30 +6,27 @@ import torch
 from torch import nn
 
 from odefend.attacks.adapter import BareLogits, check_unguarded, library, seeded, widened
-from odefend.attacks.base import Attack, check_epsilon, check_positive
+from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.problem import BATCH, Problem
 from odefend.errors import InvalidInput, unknown
-from odefend.norms import LINF, Norm
-from odefend.tensors import Images, Index, Labels, PerImage
+from odefend.tensors import Images, Index, Labels
 
 
 @dataclass(frozen=True)
-class AutoAttack(Attack):
+class AutoAttack(BallAttack):
     """AutoAttack (Croce & Hein, arXiv 2003.01690) through pyautoattack, in an L-inf or L2 ball of radius `epsilon`.
 
     `attacks`: some of `AUTO_ATTACKS`, in the order in which they are tried on what is left; default: the standard version's,
     as far as the number of classes allows. `steps` of APGD and FAB, `queries` of Square.
     """
 
-    epsilon: float
-    norm: Norm = LINF
     attacks: tuple[str, ...] | None = None
     steps: int = 100
     queries: int = 5000
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        super().__post_init__()
         check_positive(steps=self.steps, queries=self.queries, restarts=self.restarts)
         if self.norm.name not in _AUTO_NORMS:
             raise InvalidInput(f"norm: expected LINF or L2, got {self.norm.name}.")
@@ -39,17 +36,6 @@ class AutoAttack(Attack):
         if self.target is not None:
             raise InvalidInput("target: expected none, since AutoAttack tries all classes.")
         library("pyautoattack")
-
-    @property
-    def norm_name(self) -> str:
-        return self.norm.name
-
-    @property
-    def budget(self) -> float | None:
-        return self.epsilon
-
-    def measure(self, delta: Images) -> PerImage:
-        return self.norm.size(delta)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
         check_unguarded(problem, self.name)

@@ -4,16 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from odefend.attacks.base import Attack, check_epsilon, check_positive
+from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.problem import Problem, padded_batches
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, ODENet
-from odefend.norms import LINF, Norm
-from odefend.tensors import Images, Index, PerImage
+from odefend.tensors import Images, Index
 
 
 @dataclass(frozen=True)
-class Availability(Attack):
+class Availability(BallAttack):
     """Drive up the number of evaluations of the vector field inside a ball, by projected gradient steps from the clean image.
 
     What is climbed is a smooth stand-in for the number of solver steps, `ODENet.effort` on `grid` fixed steps; kept is the
@@ -23,30 +22,17 @@ class Availability(Attack):
     Related: slow-down attacks on early-exit nets (Hong et al., arXiv 2010.02432).
     """
 
-    epsilon: float
-    norm: Norm = LINF
     steps: int = 40
     step_size: float | None = None
     grid: int = 8
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        super().__post_init__()
         check_positive(steps=self.steps, grid=self.grid)
         if self.step_size is not None:
             check_positive(step_size=self.step_size)
         if self.target is not None:
             raise InvalidInput("target: expected none, since the attack is on time, not on labels.")
-
-    @property
-    def norm_name(self) -> str:
-        return self.norm.name
-
-    @property
-    def budget(self) -> float | None:
-        return self.epsilon
-
-    def measure(self, delta: Images) -> PerImage:
-        return self.norm.size(delta)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
         clean = problem.images[rows]

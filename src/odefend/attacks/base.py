@@ -12,6 +12,7 @@ from odefend.attacks.guard import Guard
 from odefend.attacks.problem import Problem, SearchPrecision
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier, check_images
+from odefend.norms import LINF, Norm
 from odefend.progress import Progress, Silent
 from odefend.rng import content_ids
 from odefend.tensors import Counts, Images, Index, Mask, PerImage
@@ -170,6 +171,28 @@ def _nothing(images: Images) -> Adversarial:
     return Adversarial(
         images, none.bool(), images.new_zeros(0), none.bool(), none, none, none, none, images.new_zeros(0, 0)
     )
+
+
+@dataclass(frozen=True)
+class BallAttack(Attack):
+    """An attack inside a ball: of radius `epsilon` in units of `norm`, pixels being in [0, 1]."""
+
+    epsilon: float
+    norm: Norm = LINF
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    @property
+    def norm_name(self) -> str:
+        return self.norm.name
+
+    @property
+    def budget(self) -> float | None:
+        return self.epsilon
+
+    def measure(self, delta: Images) -> PerImage:
+        return self.norm.size(delta)
 
 
 def _check(

@@ -9,41 +9,27 @@ from dataclasses import dataclass, field
 import torch
 
 from odefend import rng
-from odefend.attacks.base import Attack, check_epsilon, check_positive
+from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.losses import LOSSES
 from odefend.attacks.problem import Problem, Standing
 from odefend.errors import InvalidInput, unknown
-from odefend.norms import LINF, Norm
-from odefend.tensors import Images, Index, PerImage
+from odefend.tensors import Images, Index
 
 
 @dataclass(frozen=True)
-class BallAttack(Attack):
-    """What FGSM, BIM and PGD share: a radius `epsilon` in units of `norm`, pixels being in [0, 1], and one of the `LOSSES`."""
+class GradientAttack(BallAttack):
+    """What FGSM, BIM and PGD share: they climb one of the `LOSSES`."""
 
-    epsilon: float
-    norm: Norm = LINF
     loss: str = field(default="cross-entropy", kw_only=True)
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        super().__post_init__()
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
 
-    @property
-    def norm_name(self) -> str:
-        return self.norm.name
-
-    @property
-    def budget(self) -> float | None:
-        return self.epsilon
-
-    def measure(self, delta: Images) -> PerImage:
-        return self.norm.size(delta)
-
 
 @dataclass(frozen=True)
-class FGSM(BallAttack):
+class FGSM(GradientAttack):
     """One step of full length along the gradient of the loss."""
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
@@ -51,7 +37,7 @@ class FGSM(BallAttack):
 
 
 @dataclass(frozen=True)
-class BIM(BallAttack):
+class BIM(GradientAttack):
     """`steps` steps of `step_size` from the clean image, projected back into the ball; default size 2.5 epsilon / steps.
 
     With `momentum` a step follows the sum of the gradients so far, each scaled to a mean size of 1, and those before it
@@ -72,7 +58,7 @@ class BIM(BallAttack):
 
 
 @dataclass(frozen=True)
-class PGD(BallAttack):
+class PGD(GradientAttack):
     """BIM from a random point of the ball, tried `restarts` times; an image is left alone once it is broken. Without
     `random_start` the first try begins at the clean image.
 
@@ -141,7 +127,7 @@ def _steps(attack: BIM | PGD) -> _Steps:
 class _Best:
     """Each image's candidate of the largest margin so far, by the judge, and which images are broken."""
 
-    def __init__(self, attack: BallAttack, problem: Problem, rows: Index) -> None:
+    def __init__(self, attack: GradientAttack, problem: Problem, rows: Index) -> None:
         self.attack, self.problem, self.rows = attack, problem, rows
         self.images = problem.images[rows].clone()
         self.margin = self.images.new_full((len(rows),), -torch.inf)
@@ -162,7 +148,7 @@ class _Best:
         self.problem.remember(self.rows, self.distance)
 
 
-def _from_clean(problem: Problem, rows: Index, attack: BallAttack, steps: _Steps) -> Images:
+def _from_clean(problem: Problem, rows: Index, attack: GradientAttack, steps: _Steps) -> Images:
     """One climb that starts at the clean images."""
     best = _Best(attack, problem, rows)
     _climb(problem, best, torch.arange(len(rows), device=rows.device), problem.images[rows], steps)
