@@ -14,7 +14,7 @@ from odefend.studies import attacks, attacks_report
 pytestmark = pytest.mark.xdist_group("attack study")  # one process shares the measured folder
 
 SEARCH = CarliniWagner(steps=10, binary_search_steps=1, learning_rate=0.1, initial_constant=20.0)
-SMOKE = attacks.Trial(
+SMOKE = attacks.Setup(
     "digits-oon",
     "digits",
     pixels=64,

@@ -12,9 +12,9 @@ from odefend.studies import attacks, attacks_report, presets
 
 
 def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    trial = attacks.Trial(images=images, low=images // 2, drawn=images // 4, watched=images // 8)
-    ledger = attacks.measure(out, trial, progress, workers)
-    return ledger, attacks_report.summary(attacks_report.Rows.of(ledger, trial.name))
+    setup = attacks.Setup(images=images, low=images // 2, drawn=images // 4, watched=images // 8)
+    ledger = attacks.measure(out, setup, progress, workers)
+    return ledger, attacks_report.summary(attacks_report.Rows.of(ledger, setup.name))
 
 
 def _presets(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:

@@ -21,7 +21,7 @@ from odefend.files import make_folder, write_json
 from odefend.intervals import rate
 from odefend.models import ODENet, load, weights_digest
 from odefend.progress import Progress
-from odefend.version import VERSION
+from odefend.version import code_version
 
 PILOT = 16
 """Images on which the cost of a gradient is measured."""
@@ -174,7 +174,7 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     nets = {net for net in (evaluation.net, evaluation.control, *sources) if net}
     return {
         "evaluation": evaluation.model_dump(mode="json"),
-        "version": VERSION,
+        "version": code_version(),
         "nets": {net: weights_digest(load(net)) for net in sorted(nets)},
     }
 

@@ -24,7 +24,7 @@ _SHARED: dict[str, Column] = {
     "precision": (pl.String, "of judgements"),
     "rtol": (pl.Float64, "relative tolerance of the solver"),
     "atol": (pl.Float64, "absolute tolerance of the solver"),
-    "code_version": (pl.String, "of odefend"),
+    "code_version": (pl.String, "of odefend: its version and a digest of its sources"),
     "schema_version": (pl.Int64, "of these columns"),
 }
 

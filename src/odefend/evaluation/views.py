@@ -13,7 +13,7 @@ from odefend.detectors import Detector, OnePassMargin, ToleranceVote
 from odefend.errors import unknown
 from odefend.models import Classifier, ODENet, load, weights_digest
 from odefend.tensors import Images, PerImage
-from odefend.version import VERSION
+from odefend.version import code_version
 
 
 @lru_cache(maxsize=8)
@@ -73,7 +73,7 @@ class View:
             "method": solver.method if solver else None,
             "coupling": self.coupling if solver else None,
             "max_steps": self.max_steps if solver else None,
-            "code_version": VERSION,
+            "code_version": code_version(),
         }
 
 

@@ -18,7 +18,7 @@ from odefend.evaluation.ledger import digest
 from odefend.evaluation.plan import Unit, work
 from odefend.norms import L2, RMS, Norm
 from odefend.progress import Progress
-from odefend.version import VERSION
+from odefend.version import code_version
 
 TOLERANCE = 1e-3
 TOLERANCES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -33,7 +33,7 @@ QUICK = CarliniWagner(steps=40, binary_search_steps=4, learning_rate=0.1, initia
 
 
 @dataclass(frozen=True)
-class Trial:
+class Setup:
     """The size of the study: `images` for most of it, fewer where every gradient costs several solves."""
 
     net: str = "mnist-oon"
@@ -60,7 +60,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-        return f"attacks-{digest({'trial': repr(self), 'version': VERSION})[:8]}"
+        return f"attacks-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
 
     def slices(self, count: int) -> list[Slice]:
         """The first test images, in shards."""
@@ -77,10 +77,10 @@ class Trial:
         ]
 
 
-def beside_foolbox(trial: Trial) -> list[Craft]:
+def beside_foolbox(setup: Setup) -> list[Craft]:
     """The same settings here and there: the search for the nearest image, and steps in balls of three norms. What Foolbox 1.8
     and 2.0 called L2 is RMS here; in Foolbox 3 it is an L2 ball of radius times the root of the number of pixels."""
-    search, steps, epsilon = trial.search, trial.steps, trial.epsilon
+    search, steps, epsilon = setup.search, setup.steps, setup.epsilon
     theirs = {
         "steps": search.steps,
         "binary_search_steps": search.binary_search_steps,
@@ -89,20 +89,20 @@ def beside_foolbox(trial: Trial) -> list[Craft]:
         "confidence": search.confidence,
         "abort_early": search.abort_early,
     }
-    length = trial.rms * math.sqrt(trial.pixels)
+    length = setup.rms * math.sqrt(setup.pixels)
 
     def bim(radius: float, norm: Norm | None = None) -> BIM:
         how = BIM(radius, steps=steps, step_size=radius / 5, early_stop=False)
         return how if norm is None else replace(how, norm=norm)
 
     return [
-        *trial.craft("C&W", search),
-        *trial.craft("C&W, Foolbox", FoolboxAttack("L2CarliniWagnerAttack", theirs)),
-        *trial.craft("BIM", bim(epsilon)),
-        *trial.craft("BIM, Foolbox", _foolbox_bim("Linf", epsilon, steps)),
-        *trial.craft("BIM, RMS", bim(trial.rms, RMS)),
-        *trial.craft("BIM, L2", bim(length, L2)),
-        *trial.craft("BIM, L2, Foolbox", _foolbox_bim("L2", length, steps)),
+        *setup.craft("C&W", search),
+        *setup.craft("C&W, Foolbox", FoolboxAttack("L2CarliniWagnerAttack", theirs)),
+        *setup.craft("BIM", bim(epsilon)),
+        *setup.craft("BIM, Foolbox", _foolbox_bim("Linf", epsilon, steps)),
+        *setup.craft("BIM, RMS", bim(setup.rms, RMS)),
+        *setup.craft("BIM, L2", bim(length, L2)),
+        *setup.craft("BIM, L2, Foolbox", _foolbox_bim("L2", length, steps)),
     ]
 
 
@@ -111,88 +111,88 @@ def _foolbox_bim(norm: str, epsilon: float, steps: int) -> FoolboxAttack:
     return FoolboxAttack(f"{norm}BasicIterativeAttack", settings, epsilon)
 
 
-def lower_precision(trial: Trial) -> list[Craft]:
+def lower_precision(setup: Setup) -> list[Craft]:
     """The same search with gradients in bfloat16."""
-    return trial.craft("C&W, bfloat16", replace(trial.search, search_precision="bfloat16"), trial.low)
+    return setup.craft("C&W, bfloat16", replace(setup.search, search_precision="bfloat16"), setup.low)
 
 
-def random_tolerance(trial: Trial) -> list[Craft]:
+def random_tolerance(setup: Setup) -> list[Craft]:
     """Without and with knowing that the tolerance will be drawn: the net as trained, or an expectation over draws."""
-    pgd = PGD(trial.epsilon, steps=trial.steps // 2, early_stop=False)
-    several = replace(trial.view, random=RANGE, draws=trial.draws)
+    pgd = PGD(setup.epsilon, steps=setup.steps // 2, early_stop=False)
+    several = replace(setup.view, random=RANGE, draws=setup.draws)
     return [
-        *trial.craft("random tolerance, plain PGD", pgd),
-        *(replace(unit, view=several) for unit in trial.craft("random tolerance, knowing PGD", pgd)),
-        *trial.craft("random tolerance, plain C&W", trial.quick, trial.drawn),
+        *setup.craft("random tolerance, plain PGD", pgd),
+        *(replace(unit, view=several) for unit in setup.craft("random tolerance, knowing PGD", pgd)),
+        *setup.craft("random tolerance, plain C&W", setup.quick, setup.drawn),
         *(
             replace(unit, view=several)
-            for unit in trial.craft("random tolerance, knowing C&W", trial.quick, trial.drawn)
+            for unit in setup.craft("random tolerance, knowing C&W", setup.quick, setup.drawn)
         ),
     ]
 
 
-def unguarded(trial: Trial) -> list[Craft]:
+def unguarded(setup: Setup) -> list[Craft]:
     """Attacks that know nothing of a detector."""
     return [
-        *trial.craft("plain PGD", PGD(trial.epsilon, steps=trial.steps), trial.watched),
-        *trial.craft("plain C&W", trial.quick, trial.watched),
+        *setup.craft("plain PGD", PGD(setup.epsilon, steps=setup.steps), setup.watched),
+        *setup.craft("plain C&W", setup.quick, setup.watched),
     ]
 
 
-def guarded(trial: Trial, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
+def guarded(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
     """The same attacks, knowing the detector and its threshold; `limits`: threshold and scale by detector and alarms."""
     found = []
     for (detector, allowed), (level, scale) in limits.items():
         watch = Watch(detector, level, scale)
         of = f"{detector}, {allowed:g}"
-        found += trial.craft(f"knowing PGD: {of}", PGD(trial.epsilon, steps=trial.steps), trial.watched, watch)
-        found += trial.craft(f"knowing C&W: {of}", trial.quick, trial.watched, watch)
+        found += setup.craft(f"knowing PGD: {of}", PGD(setup.epsilon, steps=setup.steps), setup.watched, watch)
+        found += setup.craft(f"knowing C&W: {of}", setup.quick, setup.watched, watch)
     return found
 
 
-def on_time(trial: Trial) -> list[Craft]:
+def on_time(setup: Setup) -> list[Craft]:
     """The attack on the solver's work."""
-    return trial.craft("availability", Availability(trial.epsilon, steps=trial.steps))
+    return setup.craft("availability", Availability(setup.epsilon, steps=setup.steps))
 
 
-def judgements(trial: Trial) -> list[Judge]:
+def judgements(setup: Setup) -> list[Judge]:
     """What the images made above are judged under."""
     grid = tuple(Condition(tolerance) for tolerance in TOLERANCES)
     draws = tuple(Condition(TOLERANCE, random=RANGE, draw=draw) for draw in range(FRESH))
     at_home = (Condition(TOLERANCE),)
-    searches = [unit for unit in (*beside_foolbox(trial), *lower_precision(trial)) if unit.experiment.startswith("C&W")]
+    searches = [unit for unit in (*beside_foolbox(setup), *lower_precision(setup)) if unit.experiment.startswith("C&W")]
     return [
-        *(Judge(unit.experiment, trial.view, unit.images, grid, unit) for unit in searches),
-        *(Judge(unit.experiment, trial.view, unit.images, draws, unit) for unit in random_tolerance(trial)),
-        *(Judge("random tolerance, clean", trial.view, images, draws) for images in trial.slices(trial.images)),
-        *(Judge(unit.experiment, trial.view, unit.images, at_home, unit) for unit in on_time(trial)),
-        *(Judge("clean", trial.view, images, at_home) for images in trial.slices(trial.images)),
+        *(Judge(unit.experiment, setup.view, unit.images, grid, unit) for unit in searches),
+        *(Judge(unit.experiment, setup.view, unit.images, draws, unit) for unit in random_tolerance(setup)),
+        *(Judge("random tolerance, clean", setup.view, images, draws) for images in setup.slices(setup.images)),
+        *(Judge(unit.experiment, setup.view, unit.images, at_home, unit) for unit in on_time(setup)),
+        *(Judge("clean", setup.view, images, at_home) for images in setup.slices(setup.images)),
     ]
 
 
-def capped(trial: Trial, cap: int) -> list[Judge]:
+def capped(setup: Setup, cap: int) -> list[Judge]:
     """The attack on time, judged with a cap on steps that every clean image keeps."""
-    view = replace(trial.view, max_steps=cap)
-    return [Judge("availability, capped", view, unit.images, (Condition(TOLERANCE),), unit) for unit in on_time(trial)]
+    view = replace(setup.view, max_steps=cap)
+    return [Judge("availability, capped", view, unit.images, (Condition(TOLERANCE),), unit) for unit in on_time(setup)]
 
 
-def clean_screens(trial: Trial) -> list[Screen]:
+def clean_screens(setup: Setup) -> list[Screen]:
     """Clean images before the detectors: to set thresholds by, and to see how many they refuse."""
-    held_out = Slice(trial.data, "validation", 0, trial.calibration)
-    test = Slice(trial.data, "test", 0, trial.images)
+    held_out = Slice(setup.data, "validation", 0, setup.calibration)
+    test = Slice(setup.data, "test", 0, setup.images)
     return [
-        Screen("clean", trial.view, images, Watch(detector, 0.0, 1.0))
+        Screen("clean", setup.view, images, Watch(detector, 0.0, 1.0))
         for detector in DETECTORS
         for images in (held_out, test)
     ]
 
 
-def attacked_screens(trial: Trial) -> list[Screen]:
+def attacked_screens(setup: Setup) -> list[Screen]:
     """What attackers who knew nothing made, before the detectors."""
     return [
-        Screen(unit.experiment, trial.view, unit.images, Watch(detector, 0.0, 1.0), unit)
+        Screen(unit.experiment, setup.view, unit.images, Watch(detector, 0.0, 1.0), unit)
         for detector in DETECTORS
-        for unit in unguarded(trial)
+        for unit in unguarded(setup)
     ]
 
 
@@ -207,28 +207,28 @@ def limits(scored: pl.DataFrame) -> dict[tuple[str, float], tuple[float, float]]
     return found
 
 
-def measure(folder: Path, trial: Trial, progress: Progress, workers: int | None = None) -> Ledger:
+def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None = None) -> Ledger:
     """Do whatever is not yet in the ledger at `folder`; returns the ledger."""
     first: list[Unit] = [
-        *beside_foolbox(trial),
-        *lower_precision(trial),
-        *random_tolerance(trial),
-        *unguarded(trial),
-        *on_time(trial),
-        *clean_screens(trial),
-        *attacked_screens(trial),
-        *judgements(trial),
+        *beside_foolbox(setup),
+        *lower_precision(setup),
+        *random_tolerance(setup),
+        *unguarded(setup),
+        *on_time(setup),
+        *clean_screens(setup),
+        *attacked_screens(setup),
+        *judgements(setup),
     ]
     guess = dict.fromkeys(((detector, allowed) for detector in DETECTORS for allowed in ALARMS), (0.0, 1.0))
-    last = sum(work(unit) for unit in guarded(trial, guess))
+    last = sum(work(unit) for unit in guarded(setup, guess))
     progress.stage("attacks on trial", sum(map(work, first)) + last)
     with Runner(folder, workers) as runner:
-        _run(runner, trial, first, progress.advance)
+        _run(runner, setup, first, progress.advance)
         done = sum(map(work, first))
-        scored = runner.ledger.read("scored", trial.name)
-        _run(runner, trial, guarded(trial, limits(scored)), lambda more: progress.advance(done + more))
-        clean = runner.ledger.read("judged", trial.name).filter(pl.col("experiment") == "clean")
-        _run(runner, trial, capped(trial, _cap(clean)), lambda _: None)
+        scored = runner.ledger.read("scored", setup.name)
+        _run(runner, setup, guarded(setup, limits(scored)), lambda more: progress.advance(done + more))
+        clean = runner.ledger.read("judged", setup.name).filter(pl.col("experiment") == "clean")
+        _run(runner, setup, capped(setup, _cap(clean)), lambda _: None)
     return runner.ledger
 
 
@@ -238,6 +238,6 @@ def _cap(clean: pl.DataFrame) -> int:
 
 
 def _run(
-    runner: Runner, trial: Trial, units: list[Unit] | list[Craft] | list[Judge], tell: Callable[[float], None]
+    runner: Runner, setup: Setup, units: list[Unit] | list[Craft] | list[Judge], tell: Callable[[float], None]
 ) -> None:
-    runner.run([(unit, work(unit)) for unit in units], tell, trial.name)
+    runner.run([(unit, work(unit)) for unit in units], tell, setup.name)

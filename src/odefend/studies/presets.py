@@ -13,7 +13,7 @@ from odefend.evaluation.ledger import digest
 from odefend.evaluation.robustness import attacked
 from odefend.progress import Progress
 from odefend.report import Table
-from odefend.version import VERSION
+from odefend.version import code_version
 
 TOLERANCE = 1e-3
 THOROUGH = CarliniWagner(steps=400, binary_search_steps=7, learning_rate=0.02, initial_constant=0.1)
@@ -57,7 +57,7 @@ def subjects(images: int) -> tuple[Subject, ...]:
 
 def name(subjects: Sequence[Subject]) -> str:
     """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-    return f"presets-{digest({'subjects': [asdict(one) for one in subjects], 'version': VERSION})[:8]}"
+    return f"presets-{digest({'subjects': [asdict(one) for one in subjects], 'version': code_version()})[:8]}"
 
 
 def crafts(subject: Subject, searches: Sequence[CarliniWagner] = SEARCHES) -> list[Craft]:
