@@ -326,6 +326,17 @@ def test_intervals():
     assert intervals.auroc(np.zeros(9), np.ones(9)).value == 1 and intervals.auroc(np.ones(5), np.ones(5)).value == 0.5
 
 
+def test_intervals_do_not_depend_on_the_order_of_the_rows():
+    one, two, three, four = np.random.default_rng(0).normal(size=(4, 30)).round(1)
+    mixed, other = (np.random.default_rng(seed).permutation(30) for seed in (1, 2))
+    assert intervals.mean(one) == intervals.mean(one[mixed])
+    assert intervals.mean_ratio(one, two + 9) == intervals.mean_ratio(one[mixed], two[mixed] + 9)
+    assert intervals.auroc(one, two) == intervals.auroc(one[mixed], two[other])
+    paired = intervals.auroc_difference(one, two, three, four)
+    assert paired == intervals.auroc_difference(one[mixed], two[other], three[mixed], four[other])
+    assert paired.low < paired.value < paired.high
+
+
 def test_a_minimum_norm_attack_that_fails_is_recorded_as_infinitely_far(tmp_path):
     ledger = Ledger(tmp_path)
     Craft("try", CarliniWagner(steps=1, binary_search_steps=1), RES, SOME).run(ledger)

@@ -15,6 +15,7 @@ from odefend.evaluation import estimate, evaluate, evaluations_in, opened, read_
 from odefend.evaluation.plan import Plan
 from odefend.progress import Silent
 from odefend.report import evaluation_page, findings, tables
+from odefend.report.published import beside_published
 from odefend.report.rows import Rows
 from odefend.studies import demo
 
@@ -66,6 +67,27 @@ epsilon = [0.1]
 at = [1e-1]
 source = { tolerance = 1e-5 }
 beside = "PGD, all steps"
+
+[[published]]
+source = "Somebody (2020), table 1"
+trial = "PGD"
+epsilon = 0.1
+at = [1e-3]
+success = [0.375]
+
+[[published]]
+source = "Somebody (2020), table 1"
+trial = "PGD"
+control = true
+epsilon = 0.1
+success = [0.5]
+
+[[published]]
+source = "Somebody else (2021)"
+trial = "C&W"
+at = [1e-3]
+success = [1.0]
+mse = [0.0123]
 """
 SMOKE = read_evaluation(TEXT)
 GRID = (1e-3, 1e-1, 10.0)
@@ -119,7 +141,7 @@ def test_the_report_is_one_self_contained_page(folder, rows):
     page = evaluation_page.write(rows, folder, 12.0).read_text()
     assert not re.search(r'(?:src|href)="(?!#|data:)', page), "nothing may be fetched"
     assert "<script" not in page and "@import" not in page and "url(http" not in page
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 10
     for svg in re.findall(r"<svg.*?</svg>", page, re.S):
         ET.fromstring(svg)
     ids = re.findall(r'\sid="([^"]+)"', page)
@@ -162,6 +184,38 @@ def test_other_rows_give_other_numbers(rows):
             assert section.figures != other.figures, section.title
     for lesson, other in zip(one.findings, two.findings, strict=True):
         assert lesson != other
+
+
+def test_published_numbers_stand_beside_the_measured_ones(rows):
+    """Each beside the share of just its attack, net, radius and tolerance."""
+    searched, on_net, on_control = (beside_published(rows).rows[place] for place in (2, 0, 1))
+    for row, net in ((on_net, "digits-oon"), (on_control, "digits-res")):
+        made = rows.made("PGD", net, 0.1).filter(~pl.col("initially_wrong"))
+        share = 100 * sum(made["success"].to_list()) / made.height
+        assert row[:3] == ("PGD", net, "0.1") and row[5].startswith(f"{share:.1f} %")
+    assert on_net[3:5] == ("0.001", "37.5 %") and on_control[3:5] == ("-", "50.0 %")
+    hits = rows.made("C&W", "digits-oon").filter("success", ~pl.col("initially_wrong"))["mse"]
+    assert searched[7] == "0.0123" and searched[8].startswith(f"{hits.mean():.4f}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('trial = "PGD"\nepsilon = 0.1', 'trial = "PDG"\nepsilon = 0.1'), "PGD"),
+        (("epsilon = 0.1\nat = [1e-3]", "epsilon = 0.4\nat = [1e-3]"), "epsilon: expected one of"),
+        (("at = [1e-3]\nsuccess = [0.375]", "at = [1e-3, 1e-1]\nsuccess = [0.375]"), "at: expected some of"),
+        (("success = [0.375]", "success = [0.375, 0.5]"), "expected 1 numbers, got 2"),
+        (("success = [0.375]", "success = [37.5]"), "less than or equal to 1"),
+        (
+            ('trial = "PGD"\ncontrol = true', 'trial = "PGD, all steps"\ncontrol = true'),
+            "expected a trial on the control",
+        ),
+    ],
+)
+def test_published_numbers_that_nothing_stands_beside_are_refused(change, message):
+    assert change[0] in TEXT
+    with pytest.raises((InvalidInput, UnknownName), match=message):
+        read_evaluation(TEXT.replace(*change))
 
 
 def test_numbers_of_the_recovery_table_by_hand(rows):
@@ -366,7 +420,7 @@ def test_the_examples_run(file, tmp_path, request, monkeypatch):
         }
         for one in evaluation.trials
     ]
-    sizes = {"images": 2, "clean": 2, "calibration": 2, "tolerances": [1e-3, 1e-2, 1.0]}
+    sizes = {"images": 2, "clean": 2, "calibration": 2, "tolerances": [1e-3, 1e-2, 1.0], "published": []}
     small = read_evaluation(file, {**sizes, "trials": trials})
     ledger = evaluate(small, tmp_path, Silent(), workers=1)
     assert evaluation_page.write(Rows.read(small, ledger), tmp_path).read_text().count("<table") > 0

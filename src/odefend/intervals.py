@@ -1,4 +1,7 @@
-"""Confidence intervals: every rate and area under a curve that odefend states carries one."""
+"""Confidence intervals: every rate and area under a curve that odefend states carries one.
+
+They do not depend on the order of the numbers: what is resampled is sorted first.
+"""
 
 from dataclasses import dataclass
 
@@ -51,7 +54,7 @@ def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     Where all numbers are equal a bootstrap would claim certainty: then the interval is that of a rate in as many trials,
     if they are all 0 or all 1, and otherwise has no width.
     """
-    values = np.asarray(values, dtype=float)
+    values = np.sort(np.asarray(values, dtype=float))
     if not len(values):
         return NO_DATA
     if len(set(values.tolist())) == 1 and values[0] in (0.0, 1.0):
@@ -78,12 +81,18 @@ def mean_difference(values: np.ndarray, others: np.ndarray) -> Interval:
 
 def mean_ratio(values: np.ndarray, others: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     """The ratio of the means of two numbers per image, with its percentile bootstrap interval over the images."""
-    values, others = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
     if not len(values):
         return NO_DATA
+    values, others = _sorted(np.asarray(values, dtype=float), np.asarray(others, dtype=float))
     picks = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.percentile(values[picks].mean(1) / others[picks].mean(1), [2.5, 97.5])
     return Interval(float(values.mean() / others.mean()), float(low), float(high), len(values))
+
+
+def _sorted(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs in the order of the first number, then the second."""
+    order = np.lexsort((others, values))
+    return values[order], others[order]
 
 
 def _wins(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
@@ -104,6 +113,7 @@ def auroc(clean: np.ndarray, attacked: np.ndarray, seed: int = 0, resamples: int
     interval over the images of each kind."""
     if not len(clean) or not len(attacked):
         return NO_DATA
+    clean, attacked = np.sort(clean), np.sort(attacked)
     truth = np.r_[np.zeros(len(clean)), np.ones(len(attacked))]
     low, high = _resampled(_wins(clean, attacked), seed, resamples)
     return Interval(float(roc_auc_score(truth, np.r_[clean, attacked])), low, high, len(attacked))
@@ -120,6 +130,8 @@ def auroc_difference(
     """The area of one detector minus that of another which scored the same images in the same order, paired."""
     if not len(clean) or not len(attacked):
         return NO_DATA
+    clean, other_clean = _sorted(clean, other_clean)
+    attacked, other_attacked = _sorted(attacked, other_attacked)
     gaps = _wins(clean, attacked) - _wins(other_clean, other_attacked)
     low, high = _resampled(gaps, seed, resamples)
     return Interval(float(gaps.mean()), low, high, len(attacked))

@@ -7,17 +7,14 @@ import polars as pl
 
 from odefend.attacks import Attack, CarliniWagner, FoolboxAttack
 from odefend.evaluation.controls import doses, matched_sigma
+from odefend.evaluation.doubts import PULLED_BACK
+from odefend.evaluation.runner import Unit
 from odefend.evaluation.screen import Screen
 from odefend.evaluation.spec import Evaluation, Trial
 from odefend.evaluation.trace import Trace
 from odefend.evaluation.units import Condition, Craft, Judge
 from odefend.evaluation.views import Slice, View, opened_net
 from odefend.models import ODENet
-
-Unit = Craft | Judge | Screen | Trace
-
-PULLED_BACK = 0.95
-"""A minimal adversarial image is none any more when its perturbation is multiplied by this."""
 
 
 @dataclass(frozen=True)

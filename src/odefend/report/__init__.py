@@ -3,4 +3,4 @@
 from odefend.report.page import Page as Page
 from odefend.report.page import Section as Section
 from odefend.report.page import write_page as write_page
-from odefend.report.tables import Table as Table
+from odefend.report.table import Table as Table

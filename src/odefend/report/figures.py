@@ -202,20 +202,43 @@ def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> 
 
 def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> str:
     """An attack's success by radius."""
-    figure, (axes,) = _axes(5.6, 3.2)
-    dashes = ("-", "--", ":", "-.")
+    figure, (axes,) = _axes(6.4, 3.2)
     for net, color in zip(nets, (BLUE, ORANGE), strict=False):
         on_net = attacked(crafted.filter(pl.col("net") == net))
-        for number, tolerance in enumerate(sorted(on_net["rtol"].unique(), key=lambda value: value or 0)):
+        tolerances = sorted(on_net["rtol"].unique(), key=lambda value: value or 0)
+        shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(tolerances))) if len(tolerances) > 1 else [color]
+        for tolerance, shade in zip(tolerances, shades, strict=True):
             rows = on_net.filter(pl.col("rtol").eq_missing(tolerance))
             epsilons = sorted(rows["epsilon"].unique().to_list())
             hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
             label = net if tolerance is None else f"{net} at {tolerance:g}"
             shares = [intervals.rate(int(h.sum()), len(h)) for h in hits]
-            _line(axes, epsilons, shares, color, label, dashes[number % len(dashes)])
+            _line(axes, epsilons, shares, shade, label)
     axes.set(xlabel=f"{crafted['norm'][0]} radius epsilon", ylabel=f"{attack} success, %", ylim=(-3, 103))
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _svg(figure, f"{attack} success by radius")
+
+
+def beside_published(points: Sequence[tuple[float | None, float, float, Interval]], attack: str) -> str:
+    """Success by tolerance, a colour for each radius; each point: (radius, tolerance, printed success, measured success)."""
+    figure, (axes,) = _axes(5.6, 3.2)
+    radii = list(dict.fromkeys(radius for radius, *_ in points))
+    for radius, color in zip(radii, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False):
+        mine = sorted((at, printed, measured) for other, at, printed, measured in points if other == radius)
+        at = [one for one, *_ in mine]
+        _line(axes, at, [one for *_, one in mine], color, attack if radius is None else f"radius {radius:g}")
+        axes.plot(
+            at,
+            [100 * one for _, one, _ in mine],
+            color=color,
+            linestyle=":",
+            marker="s",
+            markersize=5,
+            markerfacecolor="white",
+        )
+    axes.set(xscale="log", xlabel="tolerance attacked and judged at", ylabel="success, %", ylim=(-3, 103))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return _svg(figure, f"{attack} beside the published numbers")
 
 
 def work(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:

@@ -59,8 +59,13 @@ def undefended(crafted: pl.DataFrame, net: str, control: str, attack: str) -> st
     )
 
 
-def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float], attack: str) -> str:
-    """Whether any tolerance wins back more than noise: of equal dose on clean images, and of the largest sigma."""
+def against_noise(
+    judged: pl.DataFrame, net: str, sigmas: dict[float, float], attack: str, largest: float = float("inf")
+) -> str:
+    """Whether any tolerance wins back more than noise: of equal dose on clean images, and of the largest sigma.
+
+    A tolerance whose dose no noise up to `largest` reached does not count as better: its control is too weak.
+    """
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net) & (pl.col("scale") == 1.0))
     still, noise = (found.filter(pl.col("defense") == kind) for kind in ("tolerance", "noise"))
     if not found.filter("attack_success").height:
@@ -80,8 +85,9 @@ def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float], at
         f"{points(gaps[best[0]])} points. Against the strongest noise measured (sigma {loudest:.3f}, clean accuracy "
         f"{clean.percent}) the difference is {points(loud_gaps[best[0]])} points. "
     )
-    better = [t for t in sigmas if gaps[t].low > 0]
-    beyond = [t for t in sigmas if gaps[t].low > 0 and loud_gaps[t].low > 0]
+    weak = [t for t, sigma in sigmas.items() if sigma >= 0.999 * largest]
+    better = [t for t in sigmas if gaps[t].low > 0 and t not in weak]
+    beyond = [t for t in better if loud_gaps[t].low > 0]
     worse = [t for t in sigmas if gaps[t].high < 0]
     if beyond:
         text += f"Tolerance wins back significantly more than either noise at {_list(beyond)}."
@@ -94,6 +100,11 @@ def against_noise(judged: pl.DataFrame, net: str, sigmas: dict[float, float], at
         text += f"At no tolerance more than noise of its dose, and at {_list(worse)} significantly less."
     else:
         text += "These images cannot tell the tolerance from noise of its dose."
+    if weak:
+        text += (
+            f" At {_list(weak)} no noise that was tried (up to sigma {largest:g}) changes clean images as much as the tolerance "
+            "does: there the control is too weak, and the tolerance is not counted as better."
+        )
     return text + f" ({len(sigmas)} comparisons, each by its own 95 % interval, not corrected.)"
 
 

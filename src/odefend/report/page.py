@@ -7,7 +7,7 @@ import jinja2
 
 from odefend.evaluation.doubts import Doubt
 from odefend.files import write_text
-from odefend.report.tables import Table
+from odefend.report.table import Table
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

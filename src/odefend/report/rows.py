@@ -119,17 +119,13 @@ class Rows:
     def doubts(self, net: str) -> list[Doubt]:
         """Everything that the rows can be asked about the attacks on a net."""
         everything = self.crafted.filter(pl.col("net") == net)
-        found: list[Doubt] = []
-        for trial in self.trials("minimum norm"):
-            found += self._of_smallest_norm(trial, net)
-        for trial in self.trials("epsilon curve"):
-            found += self._of_balls(trial, net)
-        for trial in self.trials("beside"):
-            found += self._of_others(trial, net)
-        if not any("that" in doubt.question and doubt.question.startswith('Does "') for doubt in found):
-            found.append(ask.not_tried("Does another attack break images that these do not?"))
-        if not any("a larger epsilon" in doubt.question for doubt in found) and self.trials("epsilon curve"):
-            found.append(ask.not_tried("Does a larger epsilon ever help less?"))
+        searches, balls = self.trials("minimum norm"), self.trials("epsilon curve")
+        found = [doubt for trial in searches for doubt in self._of_smallest_norm(trial, net)]
+        curves = [doubt for trial in balls for doubt in self._of_balls(trial, net)]
+        if balls and not curves:
+            curves = [ask.not_tried("Does a larger epsilon ever help less?")]
+        others = [doubt for trial in self.trials("beside") for doubt in self._of_others(trial, net)]
+        found += curves + (others or [ask.not_tried("Does another attack break images that these do not?")])
         found.append(ask.gradients(everything.unique(["key", "image"], maintain_order=True)))
         if everything["rtol"].null_count() < everything.height:
             found.append(ask.solver_failures(self.judged.filter(pl.col("net") == net)))

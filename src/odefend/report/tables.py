@@ -1,9 +1,6 @@
 """Tables: pure functions of ledger rows."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -13,58 +10,7 @@ from odefend.evaluation.controls import half_recovery
 from odefend.evaluation.detection import detection, precision
 from odefend.evaluation.robustness import accuracy, attacked, difference, matrix_cells, recovered, worst_case
 from odefend.intervals import Interval
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a title, column heads, text cells, and a note that says what it rests on."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-    @property
-    def markdown(self) -> str:
-        """The cells as a table in Markdown, with its note below."""
-        lines = (self.columns, ("---",) * len(self.columns), *self.rows)
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return f"{body}\n\n{self.note}"
-
-    @property
-    def csv(self) -> str:
-        """The cells as comma-separated values, the heads first."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
-        return text.getvalue().rstrip("\n")
-
-    @property
-    def latex(self) -> str:
-        """The cells as a LaTeX tabular (booktabs), with title and note as its caption."""
-        lines = [" & ".join(map(_latex, line)) + r" \\" for line in (self.columns, *self.rows)]
-        return "\n".join(
-            (
-                r"\begin{table}",
-                rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
-                rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
-                r"\toprule",
-                lines[0],
-                r"\midrule",
-                *lines[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-            )
-        )
-
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    sign: f"\\{sign}" for sign in "&%$#_{}"
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+from odefend.report.table import Table
 
 
 def points(value: Interval) -> str:
@@ -158,7 +104,7 @@ def recovery(
                 "-" if bare else recovered(noise).percent,
                 "-" if bare else points(difference(here.filter(pl.col("scale") == 1.0), noise)),
                 *(curve[scale].percent for scale in shown),
-                "-" if attack_here or not curve[1.0].value else f"{s50:.3f}",
+                "-" if attack_here or not curve[1.0].n or not curve[1.0].value else f"{s50:.3f}",
             )
         )
     return Table(
@@ -205,38 +151,52 @@ def matrix(
 
 
 def detectors(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> Table:
-    """Area under the ROC of each detector at each scale, and what it catches at a calibrated threshold."""
+    """Area under the ROC of each detector at each scale."""
     rows = []
     for name in names:
-        found = [detection(scored, name, scale) for scale in scales]
         cost = scored.filter(pl.col("detector") == name)["cost"].max()
-        first = found[0]
-        alarms = (
-            first.false_alarms.percent,
-            first.caught.percent,
-            found[-1].caught.percent,
-            f"{100 * precision(first.caught.value, first.false_alarms.high):.0f} %" if first.caught.n else "no data",
-        )
-        rows.append((name, str(cost), *(one.area.text() for one in found), *alarms))
-    count = {kind: scored.filter(pl.col("kind") == kind)["image"].n_unique() for kind in ("clean", "calibration")}
+        rows.append((name, str(cost), *(detection(scored, name, scale).area.text() for scale in scales)))
+    count = scored.filter(pl.col("kind") == "clean")["image"].n_unique()
     return Table(
         "Do detectors tell attacked images from clean ones?",
+        ("detector", "passes", *(f"AUROC, s = {scale:g}" for scale in scales)),
+        tuple(rows),
+        f"{count} clean test images (among them the originals of the attacked ones) against the attacked images that "
+        "fooled the net. The attacker knows nothing of the detector, but may push on by s. AUROC: how often an attacked image "
+        "looks more suspicious than a clean one; 0.5 is guessing.",
+    )
+
+
+def alarms(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float], allowed: float = 0.05) -> Table:
+    """What each detector catches at a threshold that was set on calibration images, at the least and the largest scale."""
+    rows = []
+    for name in names:
+        first, last = (detection(scored, name, scale, allowed) for scale in (scales[0], scales[-1]))
+        rows.append(
+            (
+                name,
+                first.false_alarms.percent,
+                first.caught.percent,
+                last.caught.percent,
+                f"{100 * precision(first.caught.value, first.false_alarms.high):.0f} %"
+                if first.caught.n
+                else "no data",
+            )
+        )
+    count = scored.filter(pl.col("kind") == "calibration")["image"].n_unique()
+    return Table(
+        "What do detectors catch at a calibrated threshold?",
         (
             "detector",
-            "passes",
-            *(f"AUROC, s = {scale:g}" for scale in scales),
             "false alarms",
-            "caught, s = 1",
+            f"caught, s = {scales[0]:g}",
             f"caught, s = {scales[-1]:g}",
             "precision at 1 %",
         ),
         tuple(rows),
-        f"{count['clean']} clean test images (among them the originals of the attacked ones) against the attacked images that "
-        "fooled the net. The attacker knows nothing of the detector, but may push on by s. The threshold of each detector is "
-        f"the lowest with at most 5 % alarms on {count['calibration']} clean calibration images; votes come in whole steps, "
-        "so theirs alarm less. AUROC: how often an attacked image looks more suspicious than a clean one; 0.5 is guessing. "
-        "Precision at 1 %: the share "
-        "of alarms that are attacks where one image in a hundred is attacked, at s = 1 and the upper bound of the false alarms.",
+        f"The threshold of each detector is the lowest with at most {100 * allowed:g} % alarms on {count} clean calibration "
+        "images; votes come in whole steps, so theirs alarm less. Precision at 1 %: the share of alarms that are attacks where one "
+        f"image in a hundred is attacked, at s = {scales[0]:g} and the upper bound of the false alarms.",
     )
 
 

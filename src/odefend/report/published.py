@@ -1,0 +1,110 @@
+"""What was measured beside what is in print."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from odefend import intervals
+from odefend.evaluation.robustness import attacked
+from odefend.evaluation.spec import Published
+from odefend.intervals import Interval
+from odefend.report import figures
+from odefend.report.page import Section
+from odefend.report.rows import Rows
+from odefend.report.table import Table
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One printed success, and the measured one with its interval; the tolerance is None for a net without a solver."""
+
+    printed: Published
+    net: str
+    tolerance: float | None
+    success: float
+    mse: float | None
+    measured: Interval
+    measured_mse: Interval
+
+
+def pairs(rows: Rows) -> Iterator[Pair]:
+    """All printed numbers that something was measured beside."""
+    about = rows.evaluation
+    for printed in about.published:
+        net = about.control if printed.control and about.control else about.net
+        for place, success in enumerate(printed.success):
+            tolerance = printed.at[place] if printed.at else None
+            made = attacked(rows.made(printed.trial, net, printed.epsilon, tolerance))
+            hits = made.filter("success")
+            if made.height:
+                yield Pair(
+                    printed,
+                    net,
+                    tolerance,
+                    success,
+                    printed.mse[place] if printed.mse else None,
+                    intervals.rate(hits.height, made.height),
+                    intervals.mean(hits["mse"].to_numpy()),
+                )
+
+
+def beside_published(rows: Rows) -> Table:
+    """Each printed number and the measured one."""
+    cells, found = list[tuple[str, ...]](), list(pairs(rows))
+    distances = any(pair.mse is not None for pair in found)
+    for pair in found:
+        radius, tolerance = pair.printed.epsilon, pair.tolerance
+        cells.append(
+            (
+                pair.printed.trial,
+                pair.net,
+                "-" if radius is None else f"{radius:g}",
+                "-" if tolerance is None else f"{tolerance:g}",
+                f"{100 * pair.success:.1f} %",
+                pair.measured.percent,
+                f"{100 * (pair.measured.value - pair.success):+.1f}",
+                *(("-" if pair.mse is None else f"{pair.mse:.4g}", pair.measured_mse.text(4)) if distances else ()),
+            )
+        )
+    return Table(
+        "Beside the published numbers",
+        (
+            "attack",
+            "net",
+            "radius",
+            "tolerance",
+            "published success",
+            "measured success",
+            "measured minus published, points",
+            *(("published mean MSE", "measured mean MSE") if distances else ()),
+        ),
+        tuple(cells),
+        f"Published by: {'; '.join(dict.fromkeys(pair.printed.source for pair in found))}. Theirs are other trained nets and "
+        "more images; the intervals are over the images here alone, and of one net each.",
+    )
+
+
+def published(rows: Rows) -> Section | None:
+    """The printed numbers as points beside the measured curves."""
+    found = list(pairs(rows))
+    if not found:
+        return None
+    return Section(
+        "Beside the published numbers",
+        (),
+        tuple(
+            (
+                figures.beside_published(
+                    [
+                        (pair.printed.epsilon, pair.tolerance, pair.success, pair.measured)
+                        for pair in found
+                        if pair.printed.trial == trial and pair.tolerance is not None
+                    ],
+                    trial,
+                ),
+                f"{trial}, attacked and judged at the same tolerance: measured with 95 % intervals (lines), and in print "
+                "(squares).",
+            )
+            for trial in dict.fromkeys(pair.printed.trial for pair in found if pair.tolerance is not None)
+        ),
+        (beside_published(rows),),
+    )
