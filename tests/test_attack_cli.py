@@ -76,6 +76,19 @@ def test_attack_with_a_source_in_bfloat16_pushed_on(tmp_path, run):
     assert row["attack"] == "CarliniWagner x 1.1" and "converged" in str(told["tables"][1])
 
 
+@pytest.mark.parametrize(
+    ("net", "options", "message"),
+    [
+        ("digits-oon", ["--source-method", "rk4"], "step: expected a positive step size, which rk4 needs"),
+        ("digits-oon", ["--source-adjoint-tolerance", "1e-5"], "expected adjoint gradients with it"),
+        ("digits-res", ["--source-method", "rk4", "--source-step", "0.1"], "method: expected none for digits-res"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(net, options, message, tmp_path, run):
+    told = run(["attack", net, "--images", "2", "--out", str(tmp_path), *options], status=2)
+    assert message in " ".join(told.err.split())
+
+
 def test_attacks_lists_all_of_them(run):
     told = json.loads(run(["attacks", "--json"]).out)
     assert {row["name"] for row in told[0]["rows"]} == set(ATTACKS)

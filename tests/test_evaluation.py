@@ -60,6 +60,35 @@ def test_crafted_rows_say_what_the_attack_found(ledger, oon, test_digits):
     assert len(row["history"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("source", "settings", "told"),
+    [
+        (
+            View("digits-oon", 1e-3, method="rk4", step=0.25),
+            {"method": "rk4", "step": 0.25},
+            "unrolled, rk4 in steps of 0.25",
+        ),
+        (
+            View("digits-oon", 1e-3, "adjoint", adjoint_tolerance=1e-5),
+            {"gradient": "adjoint", "adjoint_tolerance": 1e-5},
+            "adjoint at 1e-05",
+        ),
+    ],
+)
+def test_a_source_is_solved_and_differentiated_as_asked(source, settings, told, tmp_path, oon, test_digits):
+    unit, ledger, some = (
+        replace(CRAFT, source=source, images=Slice("digits", "test", 0, 4)),
+        Ledger(tmp_path),
+        test_digits[:4],
+    )
+    unit.run(ledger)
+    found = unit.attack(oon, some.images, some.labels, ids=some.ids, source=oon.at(1e-3, **settings))
+    assert torch.equal(ledger.read_images(unit.key), found.images)
+    rows = ledger.read("crafted")
+    assert rows["source_gradient"].unique().to_list() == [told] and rows["gradient"][0] == "unrolled"
+    assert unit.key != replace(unit, source=None).key
+
+
 def test_judged_rows_are_what_the_net_says(ledger, oon, test_digits):
     rows, some = ledger.read("judged"), test_digits[:20]
     adversarial = ledger.read_images(CRAFT.key)

@@ -382,6 +382,17 @@ def test_the_demo_is_an_evaluation():
         (('name = "PGD"', 'name = "C&W"'), "'C&W' twice", InvalidInput),
         (('control = "digits-res"\n', ""), "expected a control", InvalidInput),
         (("source = { tolerance", "source = { tolerence"), "Did you mean 'tolerance'", UnknownName),
+        (("source = { tolerance = 1e-5", 'source = { method = "rk5"'), "unknown method 'rk5'", UnknownName),
+        (
+            ("source = { tolerance = 1e-5", 'source = { method = "rk4"'),
+            "source: step: expected a positive",
+            InvalidInput,
+        ),
+        (
+            ("source = { tolerance = 1e-5", "source = { adjoint_tolerance = 1e-5"),
+            'expected gradient = "adjoint"',
+            InvalidInput,
+        ),
         (("[vote]", "[vote"), "expected a TOML file", InvalidInput),
         (("1e-5, 1e-3,", "1e-5,"), "expected tolerances that are judged at, got [0.001]", InvalidInput),
         (('judged = "matrix"', 'judged = "everywhere"'), "got one in a ball", InvalidInput),

@@ -202,7 +202,16 @@ def attack(
         str | None, typer.Option(help="Another net, or the same under --source-..., that gives the gradients.")
     ] = None,
     source_tolerance: Annotated[float | None, typer.Option(min=0, help="Tolerance of the source.")] = None,
-    source_gradient: Annotated[str, typer.Option(help="Gradients of the source.")] = "unrolled",
+    source_gradient: Annotated[str | None, typer.Option(help="Gradients of the source; default: unrolled.")] = None,
+    source_adjoint_tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Of the source's adjoint, with --source-gradient adjoint.")
+    ] = None,
+    source_method: Annotated[
+        str | None, typer.Option(help="Method of the source's solver, such as rk4; default: the net's own.")
+    ] = None,
+    source_step: Annotated[
+        float | None, typer.Option(min=0, help="Its step size, for a method of fixed steps.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for rows and images.")] = Path("odefend-attack"),
     shard: Annotated[int, typer.Option(min=1, help="Images per piece of work: what is lost when stopped.")] = 50,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
@@ -223,11 +232,18 @@ def attack(
 
     use_data(data_dir)
     known = chosen_attack(name, settings or [], push)
-    other = source or (net if source_tolerance is not None or source_gradient != "unrolled" else None)
+    how = {
+        "tolerance": source_tolerance,
+        "gradient": source_gradient,
+        "adjoint_tolerance": source_adjoint_tolerance,
+        "method": source_method,
+        "step": source_step,
+    }
+    how = {key: value for key, value in how.items() if value is not None}
     run_attack(
         known,
         View(net, tolerance, gradient),
-        View(other, source_tolerance, source_gradient) if other else None,
+        View(source or net, **how) if source or how else None,
         Slice(data_set or default_data(net), split, start, start + images),
         out,
         shard,

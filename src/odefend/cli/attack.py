@@ -35,6 +35,8 @@ def run_attack(
         raise InvalidInput(f"images: expected some between {images.start} and {images.stop}, the split ends before.")
     some = data[:LOOKED_AT]
     warnings = check_setup(view.open(), some.images, some.labels)
+    if source is not None:
+        source.open()  # so that what it cannot be is said before anything is attacked
     stop = images.start + len(data)
     units = [
         Craft(EXPERIMENT, attack, view, Slice(images.data, images.split, at, min(at + shard, stop)), source, seed)
@@ -103,11 +105,12 @@ def _at_home(view: View) -> View:
     """A view of an ODE net is at the tolerance of its training unless another was asked for; of others at none."""
     net = load(view.net)
     if not isinstance(net, ODENet):
-        if view.tolerance is not None:
-            raise InvalidInput(
-                f"tolerance: expected none for {view.net}, which solves nothing, got {view.tolerance:g}."
-            )
+        for what in ("tolerance", "adjoint_tolerance", "method", "step"):
+            if (value := getattr(view, what)) is not None:
+                raise InvalidInput(f"{what}: expected none for {view.net}, which solves nothing, got {value}.")
         return view
+    if view.adjoint_tolerance is not None and view.gradient != "adjoint":
+        raise InvalidInput(f"adjoint_tolerance: expected adjoint gradients with it, got {view.gradient} ones.")
     usual = net.card.tolerance if net.card else None
     return replace(view, tolerance=view.tolerance or usual or 1e-3)
 

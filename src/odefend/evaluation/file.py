@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.spec import Evaluation, Noise, Published, Source, Trial, Vote
+from odefend.models import SolverSettings
 
 
 def read_evaluation(file: Path | str, overrides: dict[str, Any] | None = None) -> Evaluation:
@@ -82,6 +83,8 @@ def _check_trial(where: str, evaluation: Evaluation, trial: Trial) -> None:
                 f"{where}: beside: expected radii and tolerances that {own.name} has as well, {list(own.epsilon)} and "
                 f"{list(there)}, got {list(trial.epsilon)} and {list(at)}."
             )
+    if trial.source is not None:
+        _check_source(f"{where}: source", trial.source)
     if trial.control and evaluation.control is None:
         raise InvalidInput(f"{where}: expected a control to attack. Name one by control = ...")
     if "target" in trial.settings:
@@ -102,6 +105,23 @@ def _check_trial(where: str, evaluation: Evaluation, trial: Trial) -> None:
         raise InvalidInput(
             f"{where}: expected one radius, two tolerances attacked or more, and no control for a matrix; got epsilon = "
             f"{list(trial.epsilon)}, at = {list(trial.at)}, control = {trial.control}."
+        )
+
+
+def _check_source(where: str, source: Source) -> None:
+    """Raise where no net can be solved and differentiated like this."""
+    try:
+        SolverSettings(
+            method=source.method or SolverSettings.method,
+            step=source.step,
+            gradient=source.gradient,
+            adjoint_tolerance=source.adjoint_tolerance,
+        )
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from error
+    if source.adjoint_tolerance is not None and source.gradient != "adjoint":
+        raise InvalidInput(
+            f'{where}: adjoint_tolerance: expected gradient = "adjoint" with it, got {source.gradient!r}.'
         )
 
 

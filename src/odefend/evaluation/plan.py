@@ -71,7 +71,11 @@ class Plan:
     def _source(self, trial: Trial, view: View) -> View | None:
         if trial.source is None:
             return None
-        return self.view(trial.source.net or view.net, trial.source.tolerance or view.tolerance, trial.source.gradient)
+        of = trial.source
+        source = self.view(of.net or view.net, of.tolerance or view.tolerance, of.gradient)
+        if source.tolerance is None:
+            return source
+        return replace(source, adjoint_tolerance=of.adjoint_tolerance, method=of.method, step=of.step)
 
     def calibration(self) -> list[Judge]:
         """Clean calibration images at every tolerance and under a grid of noise: what a change of either does to margins."""

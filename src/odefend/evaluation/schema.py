@@ -16,7 +16,10 @@ _SHARED: dict[str, Column] = {
     "net": (pl.String, "under attack, or judging"),
     "net_digest": (pl.String, "of its weights"),
     "training_seed": (pl.Int64, "of the net, by its card"),
-    "gradient": (pl.String, "how the net's solver is differentiated; null without a solver, as the next six are"),
+    "gradient": (
+        pl.String,
+        "how the net's solver is differentiated; null without a solver, as the next six are",
+    ),
     "end": (pl.String, "how the solver ends: interpolate or clip"),
     "method": (pl.String, "the Runge-Kutta method"),
     "coupling": (pl.String, "whether a step size is chosen per sample or per batch"),
@@ -41,7 +44,10 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         "source": (pl.String, "net whose gradients were followed"),
         "source_rtol": (pl.Float64, "relative tolerance of that net"),
         "source_atol": (pl.Float64, "absolute tolerance of that net"),
-        "source_gradient": (pl.String, "how that net's solver is differentiated"),
+        "source_gradient": (
+            pl.String,
+            "how that net's solver is differentiated, and with what, as in unrolled, rk4 in steps of 0.1",
+        ),
         "source_draws": (
             pl.Int64,
             "random tolerances whose answers the attacked net averages; null where there are none",

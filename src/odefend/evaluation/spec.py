@@ -22,6 +22,11 @@ class Source(_Part):
     net: str | None = Field(default=None, description="default: the net under attack")
     tolerance: Tolerance | None = Field(default=None, description="default: that under attack")
     gradient: Gradient = "unrolled"
+    adjoint_tolerance: Tolerance | None = Field(
+        default=None, description="of the adjoint; default: the source's tolerance"
+    )
+    method: str | None = Field(default=None, description="of the solver, such as rk4; default: the net's own")
+    step: float | None = Field(default=None, description="its step size, for a method of fixed steps")
 
 
 class Trial(_Part):

@@ -31,7 +31,8 @@ def _images(data: str, split: str) -> LabelledImages:
 
 @dataclass(frozen=True)
 class View:
-    """A trained net as it is attacked or judged; `tolerance` is None for nets without a solver.
+    """A trained net as it is attacked or judged, or as gradients are taken of it; `tolerance` is None for nets without a
+    solver. `method` (None: the net's own), `step` and `adjoint_tolerance` as in `models.SolverSettings`.
 
     With `random`, tolerances are drawn from that distribution for each image, and `draws` of them are averaged into an
     `Expectation`: what an attacker looks at who knows the distribution and not the draw.
@@ -43,6 +44,9 @@ class View:
     end: str = "interpolate"
     coupling: str = "sample"
     max_steps: int = 1000
+    method: str | None = None
+    step: float | None = None
+    adjoint_tolerance: float | None = None
     random: LogUniform | None = None
     draws: int = 1
 
@@ -52,12 +56,21 @@ class View:
         if not isinstance(net, ODENet):
             return net
         how = {"gradient": self.gradient, "end": self.end, "coupling": self.coupling, "max_steps": self.max_steps}
-        net = net.at(self.tolerance, **how)
+        if self.method is not None or self.step is not None:
+            how |= {"method": self.method or net.settings.method, "step": self.step}
+        net = net.at(self.tolerance, adjoint_tolerance=self.adjoint_tolerance, **how)
         if self.random is None:
             return net
         # Seed 1: draws that no judge makes, whose seed is 0.
         defended = RandomTolerance(self.random, seed=1)(net)
         return Expectation([defended.draw(ids, index) for index in range(self.draws)])
+
+    @property
+    def way(self) -> str:
+        """How gradients are taken, as in "adjoint at 1e-06" or "unrolled, rk4 in steps of 0.1"."""
+        back = "" if self.adjoint_tolerance is None else f" at {self.adjoint_tolerance:g}"
+        steps = "" if self.step is None else f" in steps of {self.step:g}"
+        return f"{self.gradient}{back}" + (f", {self.method}{steps}" if self.method else "")
 
     def record(self) -> dict[str, Any]:
         """The columns that say which net, solved how."""
@@ -68,9 +81,9 @@ class View:
             "net_digest": weights_digest(net),
             "training_seed": net.card.seed if net.card else None,
             "precision": "float32",
-            "gradient": self.gradient if solver else None,
+            "gradient": self.way if solver else None,
             "end": self.end if solver else None,
-            "method": solver.method if solver else None,
+            "method": (self.method or solver.method) if solver else None,
             "coupling": self.coupling if solver else None,
             "max_steps": self.max_steps if solver else None,
             "code_version": code_version(),
