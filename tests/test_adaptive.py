@@ -153,6 +153,20 @@ def test_availability_costs_the_solver_more(oon, test_digits):
     assert after.double().mean() > net.predict(noisy).nfe[right].double().mean()
 
 
+def test_availability_without_a_bound_is_no_weaker_than_a_black_image(oon, test_digits):
+    """The costliest image known; steps alone, without the flattened starts, must add to the clean image's cost as well."""
+    some = test_digits[:8]
+    attack = Availability(1.0, steps=3, grid=4)
+    right = oon.predict(some.images).labels == some.labels
+    black = oon.predict(torch.zeros_like(some.images)).nfe[right]
+    found = attack(oon, some.images, some.labels).images
+    assert (oon.predict(found).nfe[right] >= black).all()
+    climbed = (
+        oon.predict(dataclasses.replace(attack, greys=())(oon, some.images, some.labels).images).nfe[right].double()
+    )
+    assert climbed.mean() > 1.2 * oon.predict(some.images).nfe[right].double().mean()
+
+
 def test_the_cap_on_steps_holds_with_a_status(oon, test_digits):
     """An image that the cap stops is worth most to this attack, and is an abstention, not a success."""
     some = test_digits[:16]

@@ -55,7 +55,7 @@ def test_a_second_run_does_nothing_again(folder, rows):
 
 def test_every_table_has_numbers_and_hangs_on_the_rows(rows):
     tables = attacks_report.summary(rows)
-    assert [len(table.rows) for table in tables] == [4, 3, 2, 4, 4, 3]
+    assert [len(table.rows) for table in tables] == [4, 3, 2, 4, 4, 7]
     flipped = attacks_report.Rows(
         rows.crafted.with_columns(success=~pl.col("success"), l2=pl.col("l2") + 1),
         rows.judged.with_columns(correct=~pl.col("correct"), nfe=pl.col("nfe") + 7),
@@ -86,12 +86,12 @@ def test_a_knowing_attack_won_only_what_the_detector_accepts(rows):
 
 
 def test_the_cap_holds_and_says_so(rows):
-    capped = rows.shown("availability, capped")
+    capped = rows.shown("availability, radius 0.3, capped")
     cap, taken = capped["max_steps"][0], capped["accepted"] + capped["rejected"]
     clean = rows.shown("clean")
     assert cap == (clean["accepted"] + clean["rejected"]).max()
     assert (taken <= cap).all()
-    uncapped = rows.shown("availability").sort("image")
+    uncapped = rows.shown("availability, radius 0.3").sort("image")
     over = (uncapped["accepted"] + uncapped["rejected"] > cap).to_list()
     assert [status == int(Status.MAX_STEPS) for status in capped.sort("image")["status"]] == over
 

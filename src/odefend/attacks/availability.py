@@ -13,42 +13,52 @@ from odefend.tensors import Images, Index
 
 @dataclass(frozen=True)
 class Availability(BallAttack):
-    """Drive up the number of evaluations of the vector field inside a ball, by projected gradient steps from the clean image.
+    """Drive up the number of evaluations of the vector field inside a ball, by projected gradient steps.
 
     What is climbed is a smooth stand-in for the number of solver steps, `ODENet.effort` on `grid` fixed steps; kept is the
-    candidate for which the judge needed most evaluations, one that its `max_steps` ended before any other. It does not aim
-    at labels: `success` still says whether the label became wrong, so read `nfe` and `status` of the judge's prediction.
+    candidate for which the judge needed most evaluations, one that its `max_steps` ended before any other. `steps` steps of
+    `step_size` (default: half of epsilon, since the stand-in is rough and small steps stay where they begin) start from the
+    clean image, and again from it flattened towards each of the `greys` as far as the ball allows: a state without contrast
+    is scaled up by the net's normalization, and costs most. The attack does not aim at labels: `success` still says whether
+    the label became wrong, so read `nfe` and `status` of the judge's prediction.
 
     Related: slow-down attacks on early-exit nets (Hong et al., arXiv 2010.02432).
     """
 
-    steps: int = 40
+    steps: int = 20
     step_size: float | None = None
     grid: int = 8
+    greys: tuple[float, ...] = (0.0, 0.5, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(steps=self.steps, grid=self.grid)
         if self.step_size is not None:
             check_positive(step_size=self.step_size)
+        if not all(0 <= grey <= 1 for grey in self.greys):
+            raise InvalidInput(f"greys: expected pixel values in [0, 1], got {self.greys}.")
         if self.target is not None:
             raise InvalidInput("target: expected none, since the attack is on time, not on labels.")
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
         clean = problem.images[rows]
         best, most = clean.clone(), problem.images.new_full((len(rows),), -torch.inf)
-        x, size = clean, self.step_size or 2.5 * self.epsilon / self.steps
-        problem.progress.stage(self.name, self.steps)
-        for step in range(self.steps + 1):
-            said = problem.predict(rows, x)
-            work = torch.where(said.answered, said.nfe.to(clean), torch.inf)
-            more = work > most
-            best[more], most[more] = x[more], work[more]
-            problem.progress.advance(step)
-            if step < self.steps:
-                moved = x + size * self.norm.steepest(self._slope(problem, rows, x))
-                x = (clean + self.norm.project(moved - clean, self.epsilon)).clamp(0, 1)
+        starts = [clean, *(self._projected(clean, torch.full_like(clean, grey)) for grey in self.greys)]
+        problem.progress.stage(self.name, len(starts) * (self.steps + 1))
+        for number, x in enumerate(starts):
+            for step in range(self.steps + 1):
+                said = problem.predict(rows, x)
+                work = torch.where(said.answered, said.nfe.to(clean), torch.inf)
+                more = work > most
+                best[more], most[more] = x[more], work[more]
+                problem.progress.advance(number * (self.steps + 1) + step)
+                if step < self.steps:
+                    size = self.step_size or self.epsilon / 2
+                    x = self._projected(clean, x + size * self.norm.steepest(self._slope(problem, rows, x)))
         return best
+
+    def _projected(self, clean: Images, x: Images) -> Images:
+        return (clean + self.norm.project(x - clean, self.epsilon)).clamp(0, 1)
 
     def _slope(self, problem: Problem, rows: Index, x: Images) -> Images:
         problem.gradient_calls[rows] += 1

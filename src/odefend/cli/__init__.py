@@ -78,6 +78,13 @@ def evaluate_(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help='Run on the Ray cluster at this address instead: "auto", "ray://HOST:PORT", or "local" for one of its own. '
+            'Its nodes need the same odefend and the data; needs the extra "cluster".'
+        ),
+    ] = None,
     events: Annotated[
         Path | None, typer.Option(help="Also append the progress to this file, as lines of JSON.")
     ] = None,
@@ -102,7 +109,7 @@ def evaluate_(
     if dry_run:
         run_estimate(evaluation, out, workers, as_json)
         return
-    run_evaluation(evaluation, out, workers, quiet, events, as_json)
+    run_evaluation(evaluation, out, workers, quiet, events, as_json, ray)
 
 
 @app.command()

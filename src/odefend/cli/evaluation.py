@@ -13,12 +13,18 @@ from odefend.report.rows import Rows
 
 
 def run_evaluation(
-    evaluation: Evaluation, out: Path, workers: int | None, quiet: bool, events: Path | None, as_json: bool
+    evaluation: Evaluation,
+    out: Path,
+    workers: int | None,
+    quiet: bool,
+    events: Path | None,
+    as_json: bool,
+    ray: str | None = None,
 ) -> None:
     """Run an evaluation, write its report, and show its tables."""
     began = time.monotonic()
     with showing(quiet, events) as progress:
-        ledger = evaluate(evaluation, out, progress, workers)
+        ledger = evaluate(evaluation, out, progress, workers, ray)
     rows = Rows.read(evaluation, ledger)
     page = evaluation_page.write(rows, out, time.monotonic() - began)
     if as_json:

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation import detection
 from odefend.evaluation.ledger import Ledger
-from odefend.evaluation.plan import Plan, Unit, matched_noise, vote_noise, work
+from odefend.evaluation.plan import Plan, matched_noise, vote_noise, work
 from odefend.evaluation.robustness import attacked
 from odefend.evaluation.runner import Runner
 from odefend.evaluation.spec import Evaluation
+from odefend.evaluation.unit import Unit
 from odefend.files import make_folder, write_json
 from odefend.intervals import rate
 from odefend.models import ODENet, load, weights_digest
@@ -44,8 +45,11 @@ class Estimate:
         return sum(self.seconds.values())
 
 
-def evaluate(evaluation: Evaluation, folder: Path, progress: Progress, workers: int | None = None) -> Ledger:
-    """Do whatever of the evaluation is not yet in the ledger at `folder`/ledger; returns the ledger.
+def evaluate(
+    evaluation: Evaluation, folder: Path, progress: Progress, workers: int | None = None, ray: str | None = None
+) -> Ledger:
+    """Do whatever of the evaluation is not yet in the ledger at `folder`/ledger, on processes or on a Ray cluster: see
+    `Runner`; returns the ledger.
 
     Several evaluations may share a folder, and then what they craft and judge alike is done once. Raises OutputError where
     the folder holds another evaluation of this name, or of other nets or code: rows of two must not be mixed.
@@ -64,7 +68,7 @@ def evaluate(evaluation: Evaluation, folder: Path, progress: Progress, workers: 
     placeholder = plan.judgements(_guess(plan), 0.1)
     seconds = [sum(cost.of(unit) for unit in units) for units in (first, placeholder)]
     progress.stage(evaluation.name, sum(seconds))
-    with Runner(folder / "ledger", workers) as runner:
+    with Runner(folder / "ledger", workers, ray) as runner:
         notes = _SoFar(runner.ledger, evaluation)
         runner.run(
             [(unit, cost.of(unit)) for unit in first],

@@ -9,6 +9,7 @@ table joins them: a shard with two labels gives its rows twice.
 """
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Collection, Iterable
@@ -25,6 +26,9 @@ from torch import Tensor
 from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation.schema import LABELS, SCHEMA_VERSION, TABLES
 from odefend.files import make_folder, write_atomically
+
+Parcel = dict[str, bytes]
+"""Files of a ledger on their way to another, by their paths in it."""
 
 PART = "part-"
 """How the names of files of packed shards begin."""
@@ -197,6 +201,25 @@ class Ledger:
             raise OutputError(
                 f"{self._images(key)}: missing or damaged. Remove the ledger's folder and run again."
             ) from error
+
+    def parcel(self, table: str, keys: Iterable[str]) -> Parcel:
+        """Shards of a table, with their images where they have some, as bytes to be sent elsewhere."""
+        found = dict[str, bytes]()
+        for key in keys:
+            rows = io.BytesIO()
+            self.read_shard(table, key).write_parquet(rows)
+            # Images first, as when they are made: rows say that a shard is whole.
+            if table == "crafted" and self._images(key).exists():
+                found[f"images/{key}.safetensors"] = self._images(key).read_bytes()
+            found[f"{table}/{key}.parquet"] = rows.getvalue()
+        return found
+
+    def unpack(self, parcel: Parcel) -> None:
+        """Write what a parcel of another ledger holds."""
+        for name, content in parcel.items():
+            path = self.folder / name
+            make_folder(path.parent)
+            write_atomically(path, lambda part, content=content: part.write_bytes(content))
 
     def _shard(self, table: str, key: str) -> Path:
         return self.folder / table / f"{key}.parquet"

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from odefend.attacks import Attack, CarliniWagner, FoolboxAttack
+from odefend.attacks import Attack, Availability, CarliniWagner, FoolboxAttack
 from odefend.evaluation.controls import doses, matched_sigma
+from odefend.evaluation.craft import Craft
 from odefend.evaluation.doubts import PULLED_BACK
-from odefend.evaluation.runner import Unit
+from odefend.evaluation.judge import Condition, Judge
 from odefend.evaluation.screen import Screen
 from odefend.evaluation.spec import Evaluation, Trial
 from odefend.evaluation.trace import Trace
-from odefend.evaluation.units import Condition, Craft, Judge
+from odefend.evaluation.unit import Unit
 from odefend.evaluation.views import Slice, View, opened_net
 from odefend.models import ODENet
 
@@ -225,6 +226,8 @@ def _gradients(attack: Attack) -> float:
     # Early stops leave about half of the gradients to be computed.
     if isinstance(attack, CarliniWagner):
         return 0.7 * attack.steps * attack.binary_search_steps
+    if isinstance(attack, Availability):  # from each start, beside an answer after each step
+        return 1.4 * attack.steps * (1 + len(attack.greys))
     if isinstance(attack, FoolboxAttack):
         settings = attack.settings
         return 0.8 * float(settings.get("steps", 40)) * float(settings.get("binary_search_steps", 1))

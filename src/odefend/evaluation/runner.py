@@ -1,35 +1,27 @@
-"""Running units of work on a local pool of processes, one thread each, in the order of what they need.
+"""Running units of work, here or in a pool, in the order of what they need.
 
-Each worker writes its own shards, so whatever is finished stays when the run is stopped, and a later run skips it.
+Whatever is finished stays when the run is stopped, and a later run skips it.
 """
 
-import multiprocessing
 import os
-import queue
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from odefend.errors import OdefendError, OutputError
+from odefend.errors import InvalidInput, OutputError
+from odefend.evaluation.cluster import RayPool
 from odefend.evaluation.ledger import Ledger
-from odefend.evaluation.screen import Screen
-from odefend.evaluation.trace import Trace
-from odefend.evaluation.units import Craft, Judge
+from odefend.evaluation.pool import ProcessPool, Share
+from odefend.evaluation.unit import Unit
 from odefend.files import make_folder
-
-Unit = Craft | Judge | Screen | Trace
 
 _Todo = dict[str, tuple[Unit, float]]
 
-_messages: Any = None
+Pool = ProcessPool | RayPool
+"""Where units run, `width` at a time: both submit, tell how far they have heard of units, explain errors and close."""
 
 
 def workers_here() -> int:
@@ -38,16 +30,18 @@ def workers_here() -> int:
 
 
 class Runner:
-    """Runs units into the ledger at a folder on `workers` processes; with one worker, in this process.
+    """Runs units into the ledger at a folder on `workers` processes (with one, in this process), or on the Ray cluster at
+    the address `ray`.
 
-    A context manager: the processes live until it is left, and are ended at once when it is left by an error. One runner at
-    a time works on a folder; another raises OutputError.
+    A context manager: the pool lives until it is left, and is ended at once when it is left by an error. One runner at a time
+    works on a folder; another raises OutputError.
     """
 
-    def __init__(self, folder: Path, workers: int | None = None) -> None:
-        self.ledger, self.workers = Ledger(folder), workers or workers_here()
-        self.messages: Any = None
-        self.pool: ProcessPoolExecutor | None = None
+    def __init__(self, folder: Path, workers: int | None = None, ray: str | None = None) -> None:
+        if workers is not None and ray is not None:
+            raise InvalidInput("workers: expected none beside a Ray cluster, which has its own.")
+        self.ledger, self.workers, self.ray = Ledger(folder), workers or workers_here(), ray
+        self.pool: Pool | None = None
         self.lock = FileLock(folder / ".lock", timeout=0)  # freed by the system, however the process ends
 
     def __enter__(self) -> "Runner":
@@ -58,19 +52,19 @@ class Runner:
             raise OutputError(
                 f"{self.ledger.folder}: another run is writing here. Wait for it, or choose another folder."
             ) from error
-        if self.workers > 1:
-            context = multiprocessing.get_context("spawn")
-            self.messages = context.Queue()
-            self.pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self.messages, os.getpid()))
+        try:
+            if self.ray is not None:
+                self.pool = RayPool(self.ray)
+            elif self.workers > 1:
+                self.pool = ProcessPool(self.workers)
+        except BaseException:
+            self.lock.release()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if self.pool is not None:
-            processes = list((self.pool._processes or {}).values())
-            self.pool.shutdown(wait=False, cancel_futures=True)
-            if kind is not None:
-                for process in processes:
-                    process.terminate()
+            self.pool.close(at_once=kind is not None)
         self.lock.release()
 
     def run(self, units: Iterable[tuple[Unit, float]], tell: Callable[[float], None], evaluation: str = "") -> None:
@@ -94,44 +88,29 @@ class Runner:
         torch.set_num_threads(1)  # as in a worker: the number of workers must not change a bit
         try:
             for unit, cost in _in_order(todo):
-                unit.run(self.ledger, _Share(lambda share, base=spent, cost=cost: tell(base + share * cost)))
+                unit.run(self.ledger, Share(lambda share, base=spent, cost=cost: tell(base + share * cost)))
                 spent += cost
                 tell(spent)
         finally:
             torch.set_num_threads(threads)
 
-    def _pooled(self, todo: _Todo, earlier: float, tell: Callable[[float], None], pool: ProcessPoolExecutor) -> None:
+    def _pooled(self, todo: _Todo, earlier: float, tell: Callable[[float], None], pool: Pool) -> None:
         waiting, shares = _in_order(todo), dict[str, float]()
         running: dict[Future[None], str] = {}
         while waiting or running:
-            for unit, _ in _ready(waiting, todo, shares):
-                running[pool.submit(_work, unit, self.ledger.folder)] = unit.key
+            # Not all at once: what a unit needs is read when it is submitted.
+            for unit, _ in _ready(waiting, todo, shares)[: 2 * pool.width - len(running)]:
+                running[pool.submit(unit, self.ledger)] = unit.key
                 waiting = [pair for pair in waiting if pair[0].key != unit.key]
             if not running:
                 raise ValueError(f"nothing can run: {waiting[0][0]} needs a unit that is neither done nor asked for")
             done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            _hear(self.messages, shares)
+            shares |= {key: min(share, 0.99) for key, share in pool.heard().items() if shares.get(key) != 1.0}
             for future in done:
-                _check(future)
+                if (error := future.exception()) is not None:
+                    raise pool.explained(error) from error
                 shares[running.pop(future)] = 1.0
             tell(earlier + sum(share * todo[key][1] for key, share in shares.items() if key in todo))
-
-
-class _Share:
-    """One unit's progress as a share of its own total, passed on to `tell`."""
-
-    def __init__(self, tell: Any) -> None:
-        self.tell, self.total, self.last = tell, 1.0, 0.0
-
-    def stage(self, name: str, total: float) -> None:  # noqa: ARG002
-        """A new stage: its total is what counts from now on."""
-        self.total = max(total, 1e-9)
-
-    def advance(self, done: float, note: str = "") -> None:  # noqa: ARG002
-        """Pass the share on, at most five times a second."""
-        if time.monotonic() - self.last > 0.2:
-            self.last = time.monotonic()
-            self.tell(done / self.total)
 
 
 def _in_order(todo: _Todo) -> list[tuple[Unit, float]]:
@@ -139,44 +118,5 @@ def _in_order(todo: _Todo) -> list[tuple[Unit, float]]:
     return sorted(todo.values(), key=lambda pair: (bool(pair[0].needs), -pair[1]))
 
 
-def _start_worker(messages: Any, parent: int) -> None:
-    global _messages
-    _messages = messages
-    # Ctrl-C reaches the whole group of processes; the parent decides what becomes of its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-
-
-def _follow(parent: int) -> None:
-    """End this worker when its parent is gone: a killed run must not go on in the dark."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _work(unit: Unit, folder: Path) -> None:
-    unit.run(Ledger(folder), _Share(lambda share: _messages.put((unit.key, share))))
-
-
 def _ready(waiting: Sequence[tuple[Unit, float]], todo: _Todo, shares: dict[str, float]) -> list[tuple[Unit, float]]:
     return [pair for pair in waiting if all(key not in todo or shares.get(key) == 1.0 for key in pair[0].needs)]
-
-
-def _hear(messages: Any, shares: dict[str, float]) -> None:
-    while True:
-        try:
-            key, share = messages.get_nowait()
-        except queue.Empty:
-            return
-        if shares.get(key) != 1.0:
-            shares[key] = min(share, 0.99)
-
-
-def _check(future: Future[None]) -> None:
-    try:
-        future.result()
-    except BrokenProcessPool as error:
-        raise OdefendError(
-            "a worker process ended by itself, perhaps for lack of memory. Run again: what is finished is kept."
-        ) from error

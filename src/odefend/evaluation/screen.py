@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 
 from odefend.attacks.problem import padded_batches
+from odefend.evaluation.craft import Craft
 from odefend.evaluation.ledger import Ledger, digest, listed
-from odefend.evaluation.units import Craft
 from odefend.evaluation.views import Slice, View, Watch
 from odefend.progress import Progress, Silent
 

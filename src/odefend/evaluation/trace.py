@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from odefend.attacks.problem import padded_batches
 from odefend.errors import InvalidInput
+from odefend.evaluation.craft import Craft
 from odefend.evaluation.ledger import Ledger, digest, listed
-from odefend.evaluation.units import Craft
 from odefend.evaluation.views import Slice, View
 from odefend.models import ODENet
 from odefend.progress import Progress, Silent

@@ -51,6 +51,7 @@ class Setup:
     search: CarliniWagner = PUBLISHED
     quick: CarliniWagner = QUICK
     rms: float = 0.05
+    radii: tuple[float, ...] = (0.1, 0.3, 1.0)
 
     @property
     def view(self) -> View:
@@ -151,8 +152,17 @@ def guarded(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) 
 
 
 def on_time(setup: Setup) -> list[Craft]:
-    """The attack on the solver's work."""
-    return setup.craft("availability", Availability(setup.epsilon, steps=setup.steps))
+    """The attack on the solver's work, up to a radius at which any image will do."""
+    return [
+        unit
+        for radius in setup.radii
+        for unit in setup.craft(slowed(radius), Availability(radius, steps=setup.steps), setup.drawn)
+    ]
+
+
+def slowed(radius: float) -> str:
+    """The experiment of the attack on the solver's work at a radius."""
+    return f"availability, radius {radius:g}"
 
 
 def judgements(setup: Setup) -> list[Judge]:
@@ -173,7 +183,9 @@ def judgements(setup: Setup) -> list[Judge]:
 def capped(setup: Setup, cap: int) -> list[Judge]:
     """The attack on time, judged with a cap on steps that every clean image keeps."""
     view = replace(setup.view, max_steps=cap)
-    return [Judge("availability, capped", view, unit.images, (Condition(TOLERANCE),), unit) for unit in on_time(setup)]
+    return [
+        Judge(f"{unit.experiment}, capped", view, unit.images, (Condition(TOLERANCE),), unit) for unit in on_time(setup)
+    ]
 
 
 def clean_screens(setup: Setup) -> list[Screen]:
