@@ -1,0 +1,116 @@
+"""Running evaluations, studies and the demo, and what is made of their rows."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odefend.cli.options import AsJson, DataDir, Quiet, use_data
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for demo.html and the ledger.")] = Path("odefend-demo"),
+    images: Annotated[int, typer.Option(min=2, max=500, help="Test images to attack.")] = 50,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Attack two packaged nets on real digits and write an honest report, in about two minutes.
+
+    C&W and PGD against a Neural ODE and its matched ResNet, judged at tolerances from 1e-6 to 10, with the controls that
+    tell an effect from noise, and a tolerance vote beside the one-pass margin. Run again with the same --out, it continues
+    where it was stopped and repeats nothing that is done.
+    """
+    from odefend.cli.demo import run_demo
+
+    run_demo(out, images, workers, quiet, as_json)
+
+
+def evaluate(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file that says what is attacked, how, and under what it is judged.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for report and ledger; default: odefend-NAME.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="A trial on so many images of each kind, in a folder of its own.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help='Run on the Ray cluster at this address instead: "auto", "ray://HOST:PORT", or "local" for one of its own. '
+            'Its nodes need the same odefend and the data; needs the extra "cluster".'
+        ),
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Also append the progress to this file, as lines of JSON.")
+    ] = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a net as a file says, judge what comes out under every condition, and write a report.
+
+    Stopped in whatever way, it goes on when called again and repeats nothing that is done; `odefend report` shows what there
+    is so far. Start from one of the files in `examples/`.
+    """
+    from odefend.cli.evaluation import run_estimate, run_evaluation
+    from odefend.evaluation import read_evaluation
+
+    use_data(data_dir)
+    evaluation = read_evaluation(file)
+    if limit is not None:
+        sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean", "calibration")}
+        evaluation = read_evaluation(file, {**sizes, "name": f"{evaluation.name}-limit{limit}"})
+    out = out or Path(f"odefend-{evaluation.name}")
+    if dry_run:
+        run_estimate(evaluation, out, workers, as_json)
+        return
+    run_evaluation(evaluation, out, workers, quiet, events, as_json, ray)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="attacks or presets: see above.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=8, help="Test images; default: 200 for attacks, 16 for presets.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study and print its tables; stopped in whatever way, it goes on when called again.
+
+    **attacks**, on mnist-oon (two to three hours on two cores): C&W and BIM beside Foolbox with the same settings, gradients in
+    bfloat16 beside float32, attacks that know that the tolerance is drawn at random, attacks that know a detector, and the
+    attack on the solver's work. The costly parts take half, a quarter or an eighth of the images.
+
+    **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
+    """
+    from odefend.cli.study import run_study
+
+    use_data(data_dir)
+    run_study(name, out or Path(f"odefend-study-{name}"), images, workers, quiet, as_json)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `odefend evaluate` or `odefend demo` wrote.")],
+    name: Annotated[str | None, typer.Option(help="One evaluation of several; default: all.")] = None,
+) -> None:
+    """Write the report anew from the rows of the ledger, whether the evaluation is finished or not."""
+    from odefend.cli.evaluation import run_report
+
+    run_report(folder, name)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A folder that `odefend evaluate` wrote.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Set two evaluations side by side, image by image: paired differences with intervals and p-values."""
+    from odefend.cli.ledger import run_compare
+
+    run_compare(first, second, as_json)

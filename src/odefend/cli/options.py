@@ -1,0 +1,24 @@
+"""Options that many commands have."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odefend.errors import DataError
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of data sets, such as FOLDER/mnist; default: $ODEFEND_DATA.")
+]
+
+
+def use_data(folder: Path | None) -> None:
+    """Let this process and those it starts find data sets in a folder."""
+    if folder is not None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder. Name the one that folders of data sets, such as mnist, are in.")
+        os.environ["ODEFEND_DATA"] = str(folder.absolute())
