@@ -157,6 +157,8 @@ def test_availability_without_a_bound_is_no_weaker_than_a_black_image(oon, test_
     """The costliest image known; steps alone, without the flattened starts, must add to the clean image's cost as well."""
     some = test_digits[:8]
     attack = Availability(1.0, steps=3, grid=4)
+    with pytest.raises(InvalidInput, match="search_precision: expected full"):
+        Availability(1.0, search_precision="bfloat16")
     right = oon.predict(some.images).labels == some.labels
     black = oon.predict(torch.zeros_like(some.images)).nfe[right]
     found = attack(oon, some.images, some.labels).images

@@ -352,6 +352,8 @@ def test_intervals():
     many = np.random.default_rng(0).normal(size=intervals.MANY + 1)
     few = intervals.mean(many[:-1])
     assert intervals.mean(many).low == pytest.approx(few.low, abs=2e-3), "the normal interval meets the bootstrap"
+    none, every = intervals.mean(-np.ones(20)), intervals.mean(np.ones(20))
+    assert (none.low, none.high) == (-1, -every.low) and none.high > -1, "equal numbers are no certainty"
     assert intervals.auroc(np.zeros(9), np.ones(9)).value == 1 and intervals.auroc(np.ones(5), np.ones(5)).value == 0.5
 
 

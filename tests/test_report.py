@@ -1,6 +1,7 @@
 """An evaluation at smoke size: the whole path, its report, and the promise that every number comes from rows."""
 
 import re
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import torch
 
 from odefend.cli.output import console, show
 from odefend.errors import InvalidInput, OutputError, UnknownName
-from odefend.evaluation import estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
+from odefend.evaluation import Ledger, estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
 from odefend.evaluation.plan import Plan
 from odefend.progress import Silent
 from odefend.report import evaluation_page, findings, tables
-from odefend.report.published import beside_published
+from odefend.report.published import published_table
 from odefend.report.rows import Rows
 from odefend.studies import demo
 
@@ -83,6 +84,13 @@ epsilon = 0.1
 success = [0.5]
 
 [[published]]
+source = "Somebody (2020), table 1"
+trial = "PGD, all steps"
+epsilon = 0.1
+at = [10.0, 1e-3]
+success = [0.25, 0.75]
+
+[[published]]
 source = "Somebody else (2021)"
 trial = "C&W"
 at = [1e-3]
@@ -141,7 +149,7 @@ def test_the_report_is_one_self_contained_page(folder, rows):
     page = evaluation_page.write(rows, folder, 12.0).read_text()
     assert not re.search(r'(?:src|href)="(?!#|data:)', page), "nothing may be fetched"
     assert "<script" not in page and "@import" not in page and "url(http" not in page
-    assert page.count("<svg") == 10
+    assert page.count("<svg") == 11
     for svg in re.findall(r"<svg.*?</svg>", page, re.S):
         ET.fromstring(svg)
     ids = re.findall(r'\sid="([^"]+)"', page)
@@ -188,14 +196,21 @@ def test_other_rows_give_other_numbers(rows):
 
 def test_published_numbers_stand_beside_the_measured_ones(rows):
     """Each beside the share of just its attack, net, radius and tolerance."""
-    searched, on_net, on_control = (beside_published(rows).rows[place] for place in (2, 0, 1))
+    on_net, on_control, loose, tight, searched = published_table(rows).rows
+    for row, tolerance, printed in ((loose, 10.0, "25.0 %"), (tight, 1e-3, "75.0 %")):
+        made = rows.crafted.filter(
+            (pl.col("trial") == "PGD, all steps") & (pl.col("rtol") == tolerance) & ~pl.col("initially_wrong")
+        )
+        share = 100 * sum(made["success"].to_list()) / made.height
+        assert row[3:5] == (f"{tolerance:g}", printed) and row[5].startswith(f"{share:.1f} %")
+    assert loose[5] != tight[5], "or this test cannot tell one tolerance from another"
     for row, net in ((on_net, "digits-oon"), (on_control, "digits-res")):
         made = rows.made("PGD", net, 0.1).filter(~pl.col("initially_wrong"))
         share = 100 * sum(made["success"].to_list()) / made.height
         assert row[:3] == ("PGD", net, "0.1") and row[5].startswith(f"{share:.1f} %")
     assert on_net[3:5] == ("0.001", "37.5 %") and on_control[3:5] == ("-", "50.0 %")
     hits = rows.made("C&W", "digits-oon").filter("success", ~pl.col("initially_wrong"))["mse"]
-    assert searched[7] == "0.0123" and searched[8].startswith(f"{hits.mean():.4f}")
+    assert searched[7] == "0.0123" and searched[8].startswith(f"{hits.mean():.3g} [")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +218,14 @@ def test_published_numbers_stand_beside_the_measured_ones(rows):
     [
         (('trial = "PGD"\nepsilon = 0.1', 'trial = "PDG"\nepsilon = 0.1'), "PGD"),
         (("epsilon = 0.1\nat = [1e-3]", "epsilon = 0.4\nat = [1e-3]"), "epsilon: expected one of"),
-        (("at = [1e-3]\nsuccess = [0.375]", "at = [1e-3, 1e-1]\nsuccess = [0.375]"), "at: expected some of"),
+        (
+            ("at = [1e-3]\nsuccess = [0.375]", "at = [1e-3, 1e-1]\nsuccess = [0.375]"),
+            "at: expected the tolerance of each",
+        ),
+        (
+            ("at = [10.0, 1e-3]\n", ""),
+            r"at: expected the tolerance of each number, some of \[0.001, 0.1, 10.0\], got \[\]",
+        ),
         (("success = [0.375]", "success = [0.375, 0.5]"), "expected 1 numbers, got 2"),
         (("success = [0.375]", "success = [37.5]"), "less than or equal to 1"),
         (
@@ -324,9 +346,32 @@ def test_votes_see_clean_and_attacked_images_under_the_same_draws(rows):
     assert pairs.height == 10 * 5 and (pairs["rtol"] == pairs["rtol_adv"]).all()
 
 
-def test_a_folder_of_another_evaluation_is_refused(folder):
-    with pytest.raises(OutputError, match="other settings"):
+def test_a_folder_of_another_evaluation_is_refused(folder, monkeypatch):
+    with pytest.raises(OutputError, match=r"other settings \(images\)"):
         evaluate(read_evaluation(TEXT, {"images": 9}), folder, Silent(), workers=1)
+    monkeypatch.setattr(sys.modules["odefend.evaluation.evaluate"], "code_version", lambda: "0.1.0+other")
+    with pytest.raises(OutputError, match=r"by odefend 0\.1\.0\+[0-9a-f]{8}, and this is 0\.1\.0\+other"):
+        evaluate(SMOKE, folder, Silent(), workers=1)
+
+
+def test_a_title_and_printed_numbers_may_be_mended(folder, rows):
+    mended = read_evaluation(TEXT.replace("success = [0.375]", "success = [0.5]"), {"title": "Mended"})
+    evaluate(mended, folder, Silent(), workers=1)
+    again = Rows.read(*opened(folder, "smoke"))
+    assert again.crafted.equals(rows.crafted) and published_table(again).rows[0][4] == "50.0 %"
+    evaluate(SMOKE, folder, Silent(), workers=1)
+
+
+def test_rows_of_two_codes_are_not_counted_together(folder, rows, tmp_path):
+    """Each image would count twice: as after a merge of what two versions made under one name."""
+    ledger = Ledger(tmp_path)
+    ledger.merge(rows.ledger)
+    one = rows.ledger.rows("crafted").filter(pl.col("key") == rows.crafted["key"][0])
+    other = {name: one[name].to_list() for name in one.columns if name not in ("key", "schema_version")}
+    ledger.write("crafted", "made-elsewhere", other | {"code_version": "0.1.0+other"})
+    ledger.label([("crafted", "made-elsewhere", "smoke", "minimum norm", "C&W")])
+    with pytest.raises(OutputError, match=r"expected rows of one code for smoke, found those of .*0\.1\.0\+other"):
+        Rows.read(rows.evaluation, ledger)
 
 
 def test_a_stopped_evaluation_has_a_report_that_says_so(rows, tmp_path):
@@ -405,6 +450,16 @@ def test_the_demo_is_an_evaluation():
         (('data = "digits"', 'data = "folder"'), "expected a data set without options", InvalidInput),
         (("epsilon = [0.1, 0.3, 1.0]\n", ""), "missing 'epsilon'", InvalidInput),
         (("shard = 10", "shard = 10\nscales = [1.1]"), "scales: expected 1.0 among them", InvalidInput),
+        (
+            ('beside = "PGD, all steps"', 'beside = "gradients of the loose solve"'),
+            "expected another trial",
+            InvalidInput,
+        ),
+        (
+            ("source = { tolerance", 'gradient = "exact"\nsource = { tolerance'),
+            "expected none beside a source",
+            InvalidInput,
+        ),
     ],
 )
 def test_a_wrong_file_is_explained(change, told, kind):

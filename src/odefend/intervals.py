@@ -52,13 +52,14 @@ def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     the bootstrap then hardly differs.
 
     Where all numbers are equal a bootstrap would claim certainty: then the interval is that of a rate in as many trials,
-    if they are all 0 or all 1, and otherwise has no width.
+    if they are all 0, all 1 or all -1, and otherwise has no width.
     """
     values = np.sort(np.asarray(values, dtype=float))
     if not len(values):
         return NO_DATA
-    if len(set(values.tolist())) == 1 and values[0] in (0.0, 1.0):
-        return rate(len(values) * int(values[0]), len(values))
+    if len(set(values.tolist())) == 1 and values[0] in (-1.0, 0.0, 1.0):
+        share = rate(len(values) * abs(int(values[0])), len(values))
+        return share if values[0] >= 0 else Interval(-share.value, -share.high, -share.low, share.n)
     if len(values) > MANY:
         half = float(1.959964 * values.std(ddof=1) / np.sqrt(len(values)))
         return Interval(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, len(values))

@@ -8,6 +8,7 @@ from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.problem import Problem, padded_batches
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, ODENet
+from odefend.solver import Status
 from odefend.tensors import Images, Index
 
 
@@ -37,6 +38,10 @@ class Availability(BallAttack):
             check_positive(step_size=self.step_size)
         if not all(0 <= grey <= 1 for grey in self.greys):
             raise InvalidInput(f"greys: expected pixel values in [0, 1], got {self.greys}.")
+        if self.search_precision != "full":
+            raise InvalidInput(
+                f"search_precision: expected full, got {self.search_precision}: solver steps are counted exactly."
+            )
         if self.target is not None:
             raise InvalidInput("target: expected none, since the attack is on time, not on labels.")
 
@@ -48,7 +53,7 @@ class Availability(BallAttack):
         for number, x in enumerate(starts):
             for step in range(self.steps + 1):
                 said = problem.predict(rows, x)
-                work = torch.where(said.answered, said.nfe.to(clean), torch.inf)
+                work = torch.where(said.status == int(Status.MAX_STEPS), torch.inf, said.nfe.to(clean))
                 more = work > most
                 best[more], most[more] = x[more], work[more]
                 problem.progress.advance(number * (self.steps + 1) + step)
@@ -68,7 +73,10 @@ class Availability(BallAttack):
             with torch.enable_grad():
                 effort = _ode(problem.source).rows(some).effort(batch, self.grid)
                 slopes.append(torch.autograd.grad(effort.sum(), batch)[0][:size])
-        return torch.nan_to_num(torch.cat(slopes), 0.0, 0.0, 0.0)
+        slope = torch.cat(slopes)
+        healthy = slope.isfinite().flatten(1).all(1) & slope.flatten(1).any(1)
+        problem.zero_gradients[rows] += (~healthy).long()
+        return torch.nan_to_num(slope, 0.0, 0.0, 0.0)
 
 
 def _ode(net: Classifier) -> ODENet:

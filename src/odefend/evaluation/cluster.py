@@ -1,25 +1,30 @@
-"""A Ray cluster as the runner's pool (extra `cluster`): nodes need odefend and the data sets, but no folder in common."""
+"""A Ray cluster as the runner's pool (extra `cluster`): nodes need odefend, weights and data sets, but no folder in common."""
 
 import os
+import pickle
 import tempfile
 from concurrent.futures import Future
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from odefend.errors import InvalidInput, OdefendError
+from odefend.errors import InvalidInput, MissingExtra, OdefendError
 from odefend.evaluation.ledger import Ledger, Parcel
 from odefend.evaluation.unit import Unit
 from odefend.version import code_version
+
+CARRIED = ("ODEFEND_DATA", "ODEFEND_ZOO", "ODEFEND_CACHE")
+"""Settings of this process that the nodes take over."""
 
 
 def _ray() -> Any:
     try:
         return import_module("ray")
     except ImportError as error:
-        raise InvalidInput('ray: not installed. Run: pip install "odefend[cluster]"') from error
+        raise MissingExtra('ray: not installed. Run: pip install "odefend[cluster]"') from error
 
 
 class RayPool:
@@ -32,17 +37,24 @@ class RayPool:
 
     def __init__(self, address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        self.ray = _ray()
+        self.ray, self.tasks, self.closed = _ray(), list[Any](), False
         self.joined = not self.ray.is_initialized()
+        settings = {name: os.environ[name] for name in CARRIED if name in os.environ}
         try:
             if self.joined:
-                self.ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+                self.ray.init(
+                    address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": settings}
+                )
+        except (OSError, ValueError, RuntimeError) as error:
             raise InvalidInput(
-                f'ray: no cluster at {address!r}: {str(error).splitlines()[0]} Start one by "ray start --head", or say "local".'
+                f'ray: no cluster at {address!r}: {_first_line(error)} Start one by "ray start --head", or say "local".'
             ) from error
-        self.width = max(1, int(self.ray.cluster_resources().get("CPU", 1)))
         self.task = self.ray.remote(num_cpus=1, max_retries=3)(_run_there)
+
+    @property
+    def width(self) -> int:
+        """CPUs of the cluster now."""
+        return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
     def submit(self, unit: Unit, ledger: Ledger) -> "Future[None]":
         """Run a unit somewhere, and write what it made into `ledger` before the future is done."""
@@ -50,13 +62,18 @@ class RayPool:
 
         def arrived(result: "Future[Parcel]") -> None:
             try:
-                ledger.unpack(result.result())
+                parcel = result.result()
+                if not self.closed:  # the folder may be another runner's by now
+                    ledger.unpack(parcel)
                 done.set_result(None)
             except BaseException as error:
                 done.set_exception(error)
 
         parcel = ledger.parcel("crafted", unit.needs)
-        self.task.remote(unit, parcel, code_version()).future().add_done_callback(arrived)
+        # Pickled here, so that a node of other code compares versions before it looks inside.
+        task = self.task.remote(pickle.dumps(unit), parcel, code_version())
+        self.tasks.append(task)
+        task.future().add_done_callback(arrived)
         return done
 
     def heard(self) -> dict[str, float]:
@@ -66,22 +83,39 @@ class RayPool:
     def explained(self, error: BaseException) -> BaseException:
         """An error of a unit as the user should see it."""
         if isinstance(error, self.ray.exceptions.RayTaskError):
-            return getattr(error, "cause", None) or error
-        if isinstance(error, self.ray.exceptions.RayError):
-            return OdefendError(f"ray: {str(error).splitlines()[0]} Run again: what is finished is kept.")
+            cause = getattr(error, "cause", None)
+            return (
+                type(cause)(f"on a node of the cluster: {cause}") if isinstance(cause, OdefendError) else cause or error
+            )
+        if isinstance(error, self.ray.exceptions.RayError | ConnectionError):
+            return OdefendError(f"ray: {_first_line(error)} Run again: what is finished is kept.")
         return error
 
-    def close(self, *, at_once: bool) -> None:  # noqa: ARG002
-        """Leave the cluster if it was joined here; tasks under way are cancelled then."""
+    def close(self, *, at_once: bool) -> None:
+        """Leave the cluster if it was joined here; `at_once`: tasks under way are cancelled, and what they made is dropped."""
+        self.closed = True
+        if at_once:
+            for task in self.tasks:
+                self.ray.cancel(task)
         if self.joined:
             self.ray.shutdown()
 
 
-def _run_there(unit: Unit, parcel: Parcel, version: str) -> Parcel:
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _run_there(pickled: bytes, parcel: Parcel, version: str) -> Parcel:
     """On the node: in a ledger of its own, which holds no more than what the unit needs."""
     if code_version() != version:
         raise OdefendError(
-            f"a node of the cluster has odefend {code_version()}, expected {version}. Install the same there."
+            f"expected odefend {version}, found {code_version()}. Install the same odefend and torch there."
+        )
+    unit: Unit = pickle.loads(pickled)
+    if _anew(unit).key != unit.key:
+        raise OdefendError(
+            f"expected the weights of {unit.view.net} and the images of {unit.images.data} that are here, found others. Copy "
+            "them to the nodes."
         )
     torch.set_num_threads(1)  # as everywhere: the machine must not change a bit
     with tempfile.TemporaryDirectory() as folder:
@@ -89,3 +123,9 @@ def _run_there(unit: Unit, parcel: Parcel, version: str) -> Parcel:
         ledger.unpack(parcel)
         unit.run(ledger)
         return ledger.parcel(unit.table, [unit.key])
+
+
+def _anew(unit: Any) -> Any:
+    """The unit without the key that travelled with it, so that it is worked out from what is here."""
+    crafted = getattr(unit, "crafted", None)
+    return replace(unit, crafted=replace(crafted)) if crafted else replace(unit)

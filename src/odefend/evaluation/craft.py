@@ -87,7 +87,7 @@ class Craft:
                 "source": source.net,
                 "source_rtol": source.tolerance,
                 "source_atol": source.tolerance,
-                "source_gradient": source.record()["gradient"],
+                "source_gradient": source.way if source.record()["gradient"] else None,
                 "source_draws": source.draws if source.random else None,
                 "guard": canonical(asdict(self.watch)) if self.watch else None,
                 "seed": self.seed,

@@ -56,19 +56,16 @@ def evaluate(
     """
     settings = _settings(evaluation)
     make_folder(folder)
-    if manifest(folder, evaluation.name).exists() and read_manifest(folder, evaluation.name)["settings"] != settings:
-        raise OutputError(
-            f"{folder}: holds an evaluation {evaluation.name!r} of other settings, nets or code. Choose another folder, or "
-            "remove this one as a whole."
-        )
-    write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": False})
-    plan, cost = Plan(evaluation), pilot(evaluation)
-    first: list[Unit] = [*plan.calibration(), *plan.crafts(), *plan.traces()]
-    # Which noise matches which tolerance is known after calibration; how much of it there is to judge, before.
-    placeholder = plan.judgements(_guess(plan), 0.1)
-    seconds = [sum(cost.of(unit) for unit in units) for units in (first, placeholder)]
-    progress.stage(evaluation.name, sum(seconds))
     with Runner(folder / "ledger", workers, ray) as runner:
+        if manifest(folder, evaluation.name).exists():
+            _check_same(folder, read_manifest(folder, evaluation.name)["settings"], settings)
+        write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": False})
+        plan, cost = Plan(evaluation), pilot(evaluation)
+        first: list[Unit] = [*plan.calibration(), *plan.crafts(), *plan.traces()]
+        # Which noise matches which tolerance is known after calibration; how much of it there is to judge, before.
+        placeholder = plan.judgements(_guess(plan), 0.1)
+        seconds = [sum(cost.of(unit) for unit in units) for units in (first, placeholder)]
+        progress.stage(evaluation.name, sum(seconds))
         notes = _SoFar(runner.ledger, evaluation)
         runner.run(
             [(unit, cost.of(unit)) for unit in first],
@@ -82,10 +79,29 @@ def evaluate(
             lambda done: progress.advance(seconds[0] + done, notes.text()),
             evaluation.name,
         )
-    if evaluation.vote:
-        detection.score(runner.ledger, evaluation.tolerance, evaluation.name, evaluation.vote.votes)
-    write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": True})
+        if evaluation.vote:
+            detection.score(runner.ledger, evaluation.tolerance, evaluation.name, evaluation.vote.votes)
+        write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": True})
     return runner.ledger
+
+
+def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise where a folder holds another evaluation of the name; its title and numbers in print may change."""
+
+    def decisive(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings["evaluation"].items() if key not in ("title", "published")}
+
+    name = new["evaluation"]["name"]
+    if old["version"] != new["version"]:
+        raise OutputError(
+            f"{folder}: holds an evaluation {name!r} by odefend {old['version']}, and this is {new['version']}. Install that one "
+            "again, or choose another folder: rows of two codes must not be mixed."
+        )
+    if decisive(old) != decisive(new) or old["nets"] != new["nets"]:
+        what = [key for key, value in decisive(new).items() if decisive(old).get(key) != value] or ["weights"]
+        raise OutputError(
+            f"{folder}: holds an evaluation {name!r} of other settings ({', '.join(what)}). Choose another name or folder."
+        )
 
 
 def estimate(evaluation: Evaluation, folder: Path) -> Estimate:
@@ -175,6 +191,15 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     if not isinstance(load(evaluation.net), ODENet) and any(one.judged == "matrix" for one in evaluation.trials):
         raise InvalidInput(f"net: expected an ODE net for a matrix of tolerances, got {evaluation.net}.")
     sources = [trial.source.net for trial in evaluation.trials if trial.source]
+    for trial in evaluation.trials:
+        source = trial.source
+        if source and not isinstance(load(source.net or evaluation.net), ODENet):
+            given = source.model_dump(exclude_defaults=True).keys() - {"net"}
+            if given:
+                raise InvalidInput(
+                    f"{trial.name}: source: expected no {', '.join(sorted(given))} of {source.net or evaluation.net}, which "
+                    "solves nothing."
+                )
     nets = {net for net in (evaluation.net, evaluation.control, *sources) if net}
     return {
         "evaluation": evaluation.model_dump(mode="json"),

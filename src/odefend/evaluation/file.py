@@ -21,6 +21,8 @@ def read_evaluation(file: Path | str, overrides: dict[str, Any] | None = None) -
     Raises UnknownName for an unknown key, attack, setting, data set or trial (with the nearest) and InvalidInput for a value
     out of range or a file that is not TOML.
     """
+    if isinstance(file, str) and file.endswith((".toml", ".json")):
+        raise InvalidInput(f"{file}: expected the text of an evaluation or a pathlib.Path, got a name in a string.")
     try:
         text = file if isinstance(file, str) else file.read_text(encoding="utf-8")
         kept = isinstance(file, Path) and file.suffix == ".json"
@@ -83,6 +85,12 @@ def _check_trial(where: str, evaluation: Evaluation, trial: Trial) -> None:
                 f"{where}: beside: expected radii and tolerances that {own.name} has as well, {list(own.epsilon)} and "
                 f"{list(there)}, got {list(trial.epsilon)} and {list(at)}."
             )
+    if trial.beside == trial.name:
+        raise InvalidInput(f"{where}: beside: expected another trial, got this one.")
+    if trial.source is not None and trial.gradient != "unrolled":
+        raise InvalidInput(
+            f"{where}: gradient: expected none beside a source, whose gradients are followed. Set source = {{ gradient = ... }}."
+        )
     if trial.source is not None:
         _check_source(f"{where}: source", trial.source)
     if trial.control and evaluation.control is None:
@@ -136,9 +144,11 @@ def _check_published(where: str, evaluation: Evaluation, published: Published) -
     if published.epsilon not in (trial.epsilon or (None,)):
         raise InvalidInput(f"{where}: epsilon: expected one of {list(trial.epsilon)}, got {published.epsilon}.")
     at = () if published.control else evaluation.attacked_at(trial)
-    if not set(published.at) <= set(at):
-        raise InvalidInput(f"{where}: at: expected some of {list(at)}, got {list(published.at)}.")
-    expected = 1 if published.control else len(published.at)
+    if not set(published.at) <= set(at) or (not published.at and len(at) > 1):
+        raise InvalidInput(
+            f"{where}: at: expected the tolerance of each number, some of {list(at)}, got {list(published.at)}."
+        )
+    expected = 1 if published.control else len(published.at or at)
     if len(published.success) != expected or len(published.mse) not in (0, expected):
         raise InvalidInput(
             f"{where}: expected {expected} numbers, got {len(published.success)} and {len(published.mse)}."

@@ -55,7 +55,7 @@ class Judge:
         """The shard's key."""
         return digest(
             {
-                "view": self.view.record(),
+                "view": self.view.record() | {"at": asdict(self.view)},
                 "data": self.images.open().digest,
                 "conditions": [asdict(c) for c in self.conditions],
                 "crafted": self.crafted.key if self.crafted else None,

@@ -157,7 +157,8 @@ class Ledger:
     def merge(self, other: "Ledger") -> int:
         """Take over the shards, labels and images of another ledger that are not here; returns how many shards came.
 
-        Shards of one key hold the same rows, so nothing can contradict; damaged ones raise OutputError and nothing of them
+        Shards of one key hold the same rows, so nothing can contradict (rows of other code have other keys; a report refuses a
+        ledger of two codes); damaged ones raise OutputError and nothing of them
         is taken.
         """
         came = 0

@@ -46,7 +46,12 @@ class ProcessPool:
 
     def submit(self, unit: Unit, ledger: Ledger) -> "Future[None]":
         """Run a unit; what the future raises is what the unit raised."""
-        return self.pool.submit(_work, unit, ledger)
+        try:
+            return self.pool.submit(_work, unit, ledger)
+        except BrokenProcessPool as error:
+            broken: Future[None] = Future()
+            broken.set_exception(error)
+            return broken
 
     def heard(self) -> dict[str, float]:
         """How far units have come since the last call: shares by key."""

@@ -4,8 +4,9 @@ Whatever is finished stays when the run is stopped, and a later run skips it.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -63,9 +64,11 @@ class Runner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if self.pool is not None:
-            self.pool.close(at_once=kind is not None)
-        self.lock.release()
+        try:
+            if self.pool is not None:
+                self.pool.close(at_once=kind is not None)
+        finally:
+            self.lock.release()
 
     def run(self, units: Iterable[tuple[Unit, float]], tell: Callable[[float], None], evaluation: str = "") -> None:
         """Run the units, each with its expected cost in any unit of time, that are not in the ledger yet, and label all
@@ -95,20 +98,22 @@ class Runner:
             torch.set_num_threads(threads)
 
     def _pooled(self, todo: _Todo, earlier: float, tell: Callable[[float], None], pool: Pool) -> None:
-        waiting, shares = _in_order(todo), dict[str, float]()
+        waiting, shares = {unit.key: unit for unit, _ in _in_order(todo)}, dict[str, float]()
         running: dict[Future[None], str] = {}
         while waiting or running:
             # Not all at once: what a unit needs is read when it is submitted.
-            for unit, _ in _ready(waiting, todo, shares)[: 2 * pool.width - len(running)]:
+            ready = (
+                unit for unit in waiting.values() if all(n not in todo or shares.get(n) == 1.0 for n in unit.needs)
+            )
+            for unit in list(islice(ready, max(0, 2 * pool.width - len(running)))):
                 running[pool.submit(unit, self.ledger)] = unit.key
-                waiting = [pair for pair in waiting if pair[0].key != unit.key]
-            if not running:
-                raise ValueError(f"nothing can run: {waiting[0][0]} needs a unit that is neither done nor asked for")
+                del waiting[unit.key]
             done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             shares |= {key: min(share, 0.99) for key, share in pool.heard().items() if shares.get(key) != 1.0}
             for future in done:
                 if (error := future.exception()) is not None:
-                    raise pool.explained(error) from error
+                    told = pool.explained(error)
+                    raise told from (error.__cause__ if told is error else error)
                 shares[running.pop(future)] = 1.0
             tell(earlier + sum(share * todo[key][1] for key, share in shares.items() if key in todo))
 
@@ -116,7 +121,3 @@ class Runner:
 def _in_order(todo: _Todo) -> list[tuple[Unit, float]]:
     """The units with everything after what it needs, costly ones first."""
     return sorted(todo.values(), key=lambda pair: (bool(pair[0].needs), -pair[1]))
-
-
-def _ready(waiting: Sequence[tuple[Unit, float]], todo: _Todo, shares: dict[str, float]) -> list[tuple[Unit, float]]:
-    return [pair for pair in waiting if all(key not in todo or shares.get(key) == 1.0 for key in pair[0].needs)]

@@ -81,7 +81,7 @@ class View:
             "net_digest": weights_digest(net),
             "training_seed": net.card.seed if net.card else None,
             "precision": "float32",
-            "gradient": self.way if solver else None,
+            "gradient": self.gradient if solver else None,
             "end": self.end if solver else None,
             "method": (self.method or solver.method) if solver else None,
             "coupling": self.coupling if solver else None,

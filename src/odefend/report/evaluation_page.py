@@ -11,7 +11,7 @@ from odefend.files import make_folder, write_text
 from odefend.report import evaluation_tables, findings, sections
 from odefend.report.gallery import gallery
 from odefend.report.page import Page, write_page
-from odefend.report.published import beside_published, published
+from odefend.report.published import published_section, published_table
 from odefend.report.rows import Rows
 from odefend.report.table import Table
 from odefend.report.threat import threat
@@ -49,7 +49,7 @@ def page(rows: Rows, seconds: float | None = None) -> Page:
             for section in (
                 threat(rows),
                 sections.undefended(rows),
-                published(rows),
+                published_section(rows),
                 *(sections.recovery(rows, trial, at) for trial, at in rows.everywhere()),
                 *(sections.matrix(rows, trial) for trial in rows.matrices()),
                 sections.trajectories(rows),
@@ -68,7 +68,7 @@ def summary(rows: Rows) -> tuple[Table, ...]:
     """What the terminal shows."""
     found = [evaluation_tables.of_nets(rows)]
     if rows.evaluation.published:
-        found.append(beside_published(rows))
+        found.append(published_table(rows))
     found += [evaluation_tables.of_recovery(rows, trial, at) for trial, at in rows.everywhere()]
     found += [evaluation_tables.of_matrix(rows, trial) for trial in rows.matrices()]
     if rows.votes:

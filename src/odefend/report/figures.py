@@ -5,6 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -219,23 +220,17 @@ def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> st
     return _svg(figure, f"{attack} success by radius")
 
 
-def beside_published(points: Sequence[tuple[float | None, float, float, Interval]], attack: str) -> str:
-    """Success by tolerance, a colour for each radius; each point: (radius, tolerance, printed success, measured success)."""
-    figure, (axes,) = _axes(5.6, 3.2)
-    radii = list(dict.fromkeys(radius for radius, *_ in points))
-    for radius, color in zip(radii, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False):
-        mine = sorted((at, printed, measured) for other, at, printed, measured in points if other == radius)
+def published(points: Sequence[tuple[str, float, float, Interval]], attack: str) -> str:
+    """Success by tolerance, a colour for each line; each point: (line, tolerance, printed success, measured success)."""
+    figure, (axes,) = _axes(6.4, 3.2)
+    for name, color in zip(
+        dict.fromkeys(name for name, *_ in points), cycle((BLUE, ORANGE, GREEN, RED, PURPLE)), strict=False
+    ):
+        mine = sorted((at, printed, measured) for other, at, printed, measured in points if other == name)
         at = [one for one, *_ in mine]
-        _line(axes, at, [one for *_, one in mine], color, attack if radius is None else f"radius {radius:g}")
-        axes.plot(
-            at,
-            [100 * one for _, one, _ in mine],
-            color=color,
-            linestyle=":",
-            marker="s",
-            markersize=5,
-            markerfacecolor="white",
-        )
+        _line(axes, at, [one for *_, one in mine], color, name)
+        printed = [100 * one for _, one, _ in mine]
+        axes.plot(at, printed, color=color, linestyle=":", marker="s", markersize=5, markerfacecolor="white")
     axes.set(xscale="log", xlabel="tolerance attacked and judged at", ylabel="success, %", ylim=(-3, 103))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _svg(figure, f"{attack} beside the published numbers")

@@ -17,7 +17,7 @@ def gallery(rows: Rows, count: int = 7) -> Section | None:
     if not searched or not rows.votes:
         return None
     trial, at = searched[0]
-    made = rows.made(trial.name, at=at).filter("success").head(count)
+    made = rows.made(trial.name, at=at).filter("success").sort("image").head(count)
     judged = rows.about(trial, at)
     ballots = judged.filter(
         (pl.col("experiment") == "tolerance vote") & (pl.col("scale") == 1.0) & (pl.col("kind") == "adversarial")

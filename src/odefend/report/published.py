@@ -31,15 +31,15 @@ def pairs(rows: Rows) -> Iterator[Pair]:
     about = rows.evaluation
     for printed in about.published:
         net = about.control if printed.control and about.control else about.net
-        for place, success in enumerate(printed.success):
-            tolerance = printed.at[place] if printed.at else None
+        at = (None,) if printed.control else printed.at or about.attacked_at(about.trial(printed.trial))
+        for place, (success, tolerance) in enumerate(zip(printed.success, at, strict=True)):
             made = attacked(rows.made(printed.trial, net, printed.epsilon, tolerance))
             hits = made.filter("success")
             if made.height:
                 yield Pair(
                     printed,
                     net,
-                    tolerance,
+                    made["rtol"].first(),  # type: ignore[arg-type]
                     success,
                     printed.mse[place] if printed.mse else None,
                     intervals.rate(hits.height, made.height),
@@ -47,7 +47,7 @@ def pairs(rows: Rows) -> Iterator[Pair]:
                 )
 
 
-def beside_published(rows: Rows) -> Table:
+def published_table(rows: Rows) -> Table:
     """Each printed number and the measured one."""
     cells, found = list[tuple[str, ...]](), list(pairs(rows))
     distances = any(pair.mse is not None for pair in found)
@@ -62,7 +62,7 @@ def beside_published(rows: Rows) -> Table:
                 f"{100 * pair.success:.1f} %",
                 pair.measured.percent,
                 f"{100 * (pair.measured.value - pair.success):+.1f}",
-                *(("-" if pair.mse is None else f"{pair.mse:.4g}", pair.measured_mse.text(4)) if distances else ()),
+                *(("-" if pair.mse is None else f"{pair.mse:.3g}", _short(pair.measured_mse)) if distances else ()),
             )
         )
     return Table(
@@ -83,7 +83,23 @@ def beside_published(rows: Rows) -> Table:
     )
 
 
-def published(rows: Rows) -> Section | None:
+def _line(pair: Pair, others: list[Pair]) -> str:
+    """What a line of the figure is called: by radius, and by source where several print the same."""
+    radius = pair.printed.trial if pair.printed.epsilon is None else f"radius {pair.printed.epsilon:g}"
+    sources = {
+        one.printed.source
+        for one in others
+        if (one.printed.trial, one.printed.epsilon) == (pair.printed.trial, pair.printed.epsilon)
+    }
+    return radius if len(sources) == 1 else f"{radius}, {pair.printed.source}"
+
+
+def _short(value: Interval) -> str:
+    """With three digits that count, however small."""
+    return f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]" if value.n else "no data"
+
+
+def published_section(rows: Rows) -> Section | None:
     """The printed numbers as points beside the measured curves."""
     found = list(pairs(rows))
     if not found:
@@ -93,9 +109,9 @@ def published(rows: Rows) -> Section | None:
         (),
         tuple(
             (
-                figures.beside_published(
+                figures.published(
                     [
-                        (pair.printed.epsilon, pair.tolerance, pair.success, pair.measured)
+                        (_line(pair, found), pair.tolerance, pair.success, pair.measured)
                         for pair in found
                         if pair.printed.trial == trial and pair.tolerance is not None
                     ],
@@ -106,5 +122,5 @@ def published(rows: Rows) -> Section | None:
             )
             for trial in dict.fromkeys(pair.printed.trial for pair in found if pair.tolerance is not None)
         ),
-        (beside_published(rows),),
+        (published_table(rows),),
     )

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import polars as pl
 
+from odefend.errors import OutputError
 from odefend.evaluation import doubts as ask
 from odefend.evaluation.detection import VOTES
 from odefend.evaluation.doubts import Doubt
@@ -37,6 +38,12 @@ class Rows:
     def read(cls, evaluation: Evaluation, ledger: Ledger, finished: bool = True) -> "Rows":
         """From a ledger, finished or not."""
         crafted = ledger.read("crafted", evaluation.name)
+        codes = sorted(crafted["code_version"].drop_nulls().unique())
+        if len(codes) > 1:
+            raise OutputError(
+                f"{ledger.folder}: expected rows of one code for {evaluation.name}, found those of {', '.join(codes)}: each image "
+                "would count several times. Merge only ledgers made by the same odefend and torch."
+            )
         judged, scored, traced = (ledger.read(name, evaluation.name, UNUSED) for name in ("judged", "scored", "traced"))
         made = crafted.select(pl.col("key").alias("crafted"), attacked_at="rtol").unique()
         return cls(evaluation, ledger, crafted, judged.join(made, on="crafted", how="left"), scored, traced, finished)

@@ -9,6 +9,7 @@ from odefend.evaluation.spec import Trial
 from odefend.report import evaluation_tables, figures, tables
 from odefend.report.page import Section
 from odefend.report.rows import Rows
+from odefend.version import code_version
 
 
 def undefended(rows: Rows) -> Section:
@@ -171,7 +172,6 @@ def doubted(rows: Rows) -> Section:
 def provenance(rows: Rows, seconds: float | None) -> Section:
     """Nets, images, solver and software, and how to run it again."""
     about, nets = rows.evaluation, rows.crafted.unique("net", keep="first", maintain_order=True)
-    row = rows.crafted.row(0, named=True) if rows.crafted.height else {}
     solver = rows.crafted.filter(pl.col("method").is_not_null()).head(1)
     facts = [
         (
@@ -182,6 +182,7 @@ def provenance(rows: Rows, seconds: float | None) -> Section:
             ),
         ),
         ("images", f"{about.data}, test split; doses, noise and thresholds from the validation split"),
+        ("rows by", f"odefend {', '.join(sorted(rows.crafted['code_version'].unique()))}"),
         ("rows", f"{rows.crafted.height} crafted, {rows.judged.height} judged, {rows.scored.height} scored"),
     ]
     facts.extend(
@@ -196,7 +197,7 @@ def provenance(rows: Rows, seconds: float | None) -> Section:
     facts.append(
         (
             "report by",
-            f"odefend {row.get('code_version', '')}, torch {torch.__version__}, Python {platform.python_version()}",
+            f"odefend {code_version()}, torch {torch.__version__}, Python {platform.python_version()}",
         )
     )
     if seconds is not None:

@@ -1,6 +1,7 @@
 """Who attacks and how, told from the rows."""
 
 import json
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,11 @@ def threat(rows: Rows) -> Section:
     for trial in about.trials:
         made = rows.crafted.filter(pl.col("trial") == trial.name)
         if made.height:
-            facts.append((trial.name, _told(trial, made)))
+            # One row tells for all: of the net in question, if it is there, since a control has no solver.
+            own = made.filter(pl.col("net") == about.net)
+            facts.append(
+                (trial.name, _told(trial, made, (own if own.height else made).sort("image").row(0, named=True)))
+            )
     return Section(
         "Who attacks, and how",
         (
@@ -32,9 +37,8 @@ def threat(rows: Rows) -> Section:
     )
 
 
-def _told(trial: Trial, made: pl.DataFrame) -> str:
+def _told(trial: Trial, made: pl.DataFrame, row: dict[str, Any]) -> str:
     """An attack's settings as a reader would write them."""
-    row = made.row(0, named=True)
     settings = {key: value for key, value in json.loads(row["settings"]).items() if key != "epsilon"}
     parts = [f"{row['attack']}, {row['norm']}"]
     if trial.epsilon:

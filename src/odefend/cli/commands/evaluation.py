@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from odefend.cli.options import AsJson, DataDir, Quiet, use_data
+from odefend.errors import InvalidInput
 
 
 def demo(
@@ -40,7 +41,7 @@ def evaluate(
         str | None,
         typer.Option(
             help='Run on the Ray cluster at this address instead: "auto", "ray://HOST:PORT", or "local" for one of its own. '
-            'Its nodes need the same odefend and the data; needs the extra "cluster".'
+            'Its nodes need the same odefend, weights and data; needs the extra "cluster".'
         ),
     ] = None,
     events: Annotated[
@@ -64,6 +65,8 @@ def evaluate(
         sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean", "calibration")}
         evaluation = read_evaluation(file, {**sizes, "name": f"{evaluation.name}-limit{limit}"})
     out = out or Path(f"odefend-{evaluation.name}")
+    if dry_run and ray is not None:
+        raise InvalidInput("ray: expected none with --dry-run, which measures this machine.")
     if dry_run:
         run_estimate(evaluation, out, workers, as_json)
         return
@@ -111,6 +114,6 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Set two evaluations side by side, image by image: paired differences with intervals and p-values."""
-    from odefend.cli.ledger import run_compare
+    from odefend.cli.compare import run_compare
 
     run_compare(first, second, as_json)

@@ -10,7 +10,7 @@ from odefend.cli.options import AsJson, Quiet
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """List the trained nets: what they are, how well they do, and whether their weights are here."""
     if context.invoked_subcommand is None:
-        from odefend.cli.zoo import run_models
+        from odefend.cli.models import run_models
 
         run_models(as_json)
 
@@ -23,6 +23,6 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Get the weights that did not come with the package, and check them against their cards."""
-    from odefend.cli.zoo import run_fetch
+    from odefend.cli.models import run_fetch
 
     run_fetch(names, source, quiet)
