@@ -266,6 +266,10 @@ def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
     assert doubts.gradients(crafted([True] * 4, zero=5)).verdict == "red" and doubts.gradients(yes).verdict == "clear"
     for own, other, expected in ((half, yes, "red"), (yes, half, "clear"), (yes, yes, "clear")):
         assert doubts.transfer(own, other, "x", "y").verdict == expected
+    near, far, search = yes.with_columns(distance=1.0), yes.with_columns(distance=1.2), pl.lit(None, pl.Float64)
+    for own, other, expected in ((far, near, "red"), (near, far, "clear"), (near, near, "clear")):
+        first, second = own.with_columns(epsilon=search), other.with_columns(epsilon=search)
+        assert doubts.transfer(first, second, "x", "y").verdict == expected, "undercut: not at the minimum"
     swapped = crafted([False] * 25 + [True] * 25)
     assert doubts.transfer(half, swapped, "x", "y").verdict == "red", "as many lost as gained is no agreement"
     settled, late = crafted([True] * 5, history=[[2.0, 1.99]] * 5), crafted([True] * 5, history=[[2.0, 1.5]] * 5)

@@ -1,6 +1,7 @@
 """What the README shows is run."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def test_the_page_of_the_zoo_is_made_of_the_cards():
     script, page = script_of("zoo"), (ROOT / "docs" / "zoo.md").read_text()
     assert script.filled(page, cards()) == page
     assert (ROOT / "docs" / "training.svg").read_text() == script.figure(cards())
+
+
+def test_the_page_on_scale_is_made_of_the_measured_costs():
+    script, page = script_of("scale"), (ROOT / "docs" / "scale.md").read_text()
+    assert script.filled(page, script.tables(json.loads(script.MEASURED.read_text()))) == page
 
 
 def test_the_page_of_the_attacks_is_made_of_the_committed_rows():

@@ -320,6 +320,10 @@ def test_findings_take_the_side_that_the_rows_take(rows):
         correct=pl.when(pl.col("defense") == "noise").then(False).otherwise(pl.col("rtol") != 1e-3)
     )
     assert "significantly more than either noise at" in findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W")
+    most = max(rows.sigmas.values())
+    bounded = findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W", most)
+    weak = max(rows.sigmas, key=lambda tolerance: rows.sigmas[tolerance])
+    assert f"At {weak:g} no noise that was tried (up to sigma {most:g})" in bounded, "its control is too weak"
     judged = rows.judged.with_columns(correct=pl.col("defense") == "noise")
     assert "At no tolerance more than noise of its dose" in findings.against_noise(
         judged, "digits-oon", rows.sigmas, "C&W"
@@ -450,6 +454,11 @@ def test_the_demo_is_an_evaluation():
         (('data = "digits"', 'data = "folder"'), "expected a data set without options", InvalidInput),
         (("epsilon = [0.1, 0.3, 1.0]\n", ""), "missing 'epsilon'", InvalidInput),
         (("shard = 10", "shard = 10\nscales = [1.1]"), "scales: expected 1.0 among them", InvalidInput),
+        (
+            ("at = [1e-1]\nsource", "at = [1.0]\nsource"),
+            "expected radii and tolerances that PGD, all steps has",
+            InvalidInput,
+        ),
         (
             ('beside = "PGD, all steps"', 'beside = "gradients of the loose solve"'),
             "expected another trial",

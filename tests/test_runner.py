@@ -1,6 +1,7 @@
 """Who runs the units, in how many pieces and in what order, must not change a bit; who dies on the way, no row."""
 
 import pickle
+import random
 import threading
 import time
 import traceback
@@ -103,8 +104,15 @@ def test_nodes_of_other_code_or_weights_are_refused():
             cluster._run_there(pickle.dumps(foreign), {}, code_version())
 
 
+class Task:
+    """What Ray gives for a task that is under way."""
+
+    def __init__(self, done):
+        self.future = lambda: done
+
+
 class FakeRay:
-    """As much of Ray as the pool uses: tasks are run at once, here."""
+    """As much of Ray as the pool uses: tasks are run at once, here, or never."""
 
     class exceptions:  # noqa: N801
         class RayError(Exception):
@@ -113,8 +121,8 @@ class FakeRay:
         class RayTaskError(RayError):
             pass
 
-    def __init__(self, fails=None):
-        self.fails, self.calls = fails, []
+    def __init__(self, fails=None, idle=False):
+        self.fails, self.idle, self.calls = fails, idle, []
 
     def is_initialized(self):
         return False
@@ -131,11 +139,12 @@ class FakeRay:
         def of(function):
             def run(*arguments):
                 done = Future()
-                try:
-                    done.set_result(function(*arguments))
-                except BaseException as error:
-                    done.set_exception(error)
-                return SimpleNamespace(future=lambda: done)
+                if not self.idle:
+                    try:
+                        done.set_result(function(*arguments))
+                    except BaseException as error:
+                        done.set_exception(error)
+                return Task(done)
 
             return SimpleNamespace(remote=run)
 
@@ -152,15 +161,23 @@ def test_a_cluster_is_joined_with_this_machines_settings_and_left(alone, tmp_pat
     ray = FakeRay()
     monkeypatch.setattr(cluster, "_ray", lambda: ray)
     monkeypatch.setenv("ODEFEND_DATA", "/somewhere")
-    found = run(tmp_path / "a", units(), ray="auto")
+    with Runner(tmp_path / "a", ray="auto") as runner:
+        assert isinstance(runner.pool, cluster.RayPool)
+        runner.run(units(), lambda _: None, "it")
+        assert not runner.pool.tasks, "what came of a task is let go, or the cluster would keep all of it"
     for table in TABLES:
-        assert found[table].equals(alone[table])
+        assert runner.ledger.read(table, "it").equals(alone[table])
     joined, left = ray.calls
     assert joined["address"] == "auto" and joined["runtime_env"]["env_vars"]["ODEFEND_DATA"] == "/somewhere"
     assert left == "shutdown"
+
+    def interrupted(_):
+        if isinstance(runner.pool, cluster.RayPool) and runner.pool.tasks:
+            raise KeyboardInterrupt
+
+    ray.idle = True
     with pytest.raises(KeyboardInterrupt), Runner(tmp_path / "b", ray="auto") as runner:
-        runner.run(units(), lambda _: None, "it")
-        raise KeyboardInterrupt
+        runner.run(units(), interrupted, "it")
     assert "cancel" in ray.calls and ray.calls[-1] == "shutdown"
     assert Runner(tmp_path / "b", 1).__enter__()  # the folder is free
 
@@ -181,14 +198,16 @@ def test_workers_beside_a_cluster_are_refused(tmp_path):
         Runner(tmp_path, workers=2, ray="local")
 
 
-def killed(folder, after):
-    """Run on two workers and kill one when so many shards are there; whether it was killed before all was done."""
+def killed(folder, todo, after, wait=0.0):
+    """Run on two workers and kill one `wait` seconds after so many shards are there; whether that was before the end."""
 
     def kill():
+        assert isinstance(runner.pool, ProcessPool)
         while not ended.is_set():
-            if len([*folder.glob("*/*.parquet")]) > after:
-                assert isinstance(runner.pool, ProcessPool)
-                next(iter(runner.pool.pool._processes.values())).kill()
+            shards = [path for table in TABLES for path in (folder / table).glob("*.parquet")]
+            if len(shards) >= after and (workers := list(runner.pool.pool._processes.values())):
+                ended.wait(wait)
+                workers[0].kill()
                 return
             time.sleep(0.01)
 
@@ -197,7 +216,7 @@ def killed(folder, after):
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            runner.run(units(), lambda _: None, "it")
+            runner.run(todo, lambda _: None, "it")
             return False
         except OdefendError as error:
             assert "a worker process ended by itself" in str(error)
@@ -209,22 +228,24 @@ def killed(folder, after):
 
 def test_a_killed_worker_is_told_and_loses_nothing(alone, tmp_path):
     """One of the two ends by itself, as for lack of memory: a message, and the next run goes on."""
-    assert killed(tmp_path, 2)
+    assert killed(tmp_path, units(), 2)
     found = run(tmp_path, units(), workers=2)
     for table in TABLES:
         assert found[table].equals(alone[table])
 
 
 @pytest.mark.slow
-def test_thirty_killed_workers(alone, tmp_path):
-    """Three folders, a worker killed ten times in each on the way to the whole, wherever that is."""
+def test_thirty_killed_workers(tmp_path):
+    """Three folders, a worker killed ten times in each on the way to the whole, at any moment between two shards."""
+    moments = random.Random(0)
+    undisturbed = run(tmp_path / "undisturbed", units(1), workers=1)
     for folder in (tmp_path / name for name in "abc"):
         folder.mkdir()
-        told = [killed(folder, after) for after in range(10)]
-        assert sum(told) >= 8
-        found = run(folder, units(), workers=2)
+        told = [killed(folder, units(1), after, moments.uniform(0.0, 0.3)) for after in range(0, 40, 4)]
+        assert all(told)
+        found = run(folder, units(1), workers=2)
         for table in TABLES:
-            assert found[table].equals(alone[table])
+            assert found[table].equals(undisturbed[table])
 
 
 def test_shards_of_seven_and_of_sixty_four_agree(tmp_path):

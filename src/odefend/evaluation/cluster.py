@@ -37,7 +37,7 @@ class RayPool:
 
     def __init__(self, address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        self.ray, self.tasks, self.closed = _ray(), list[Any](), False
+        self.ray, self.tasks, self.closed = _ray(), set[Any](), False
         self.joined = not self.ray.is_initialized()
         settings = {name: os.environ[name] for name in CARRIED if name in os.environ}
         try:
@@ -61,6 +61,7 @@ class RayPool:
         done: Future[None] = Future()
 
         def arrived(result: "Future[Parcel]") -> None:
+            self.tasks.discard(task)  # as long as it is held, the cluster keeps what came of it
             try:
                 parcel = result.result()
                 if not self.closed:  # the folder may be another runner's by now
@@ -72,7 +73,7 @@ class RayPool:
         parcel = ledger.parcel("crafted", unit.needs)
         # Pickled here, so that a node of other code compares versions before it looks inside.
         task = self.task.remote(pickle.dumps(unit), parcel, code_version())
-        self.tasks.append(task)
+        self.tasks.add(task)
         task.future().add_done_callback(arrived)
         return done
 
@@ -95,7 +96,7 @@ class RayPool:
         """Leave the cluster if it was joined here; `at_once`: tasks under way are cancelled, and what they made is dropped."""
         self.closed = True
         if at_once:
-            for task in self.tasks:
+            for task in list(self.tasks):
                 self.ray.cancel(task)
         if self.joined:
             self.ray.shutdown()
