@@ -402,9 +402,14 @@ def test_the_worst_case_counts_every_attack_at_the_tested_tolerance(rows):
     assert robustness.worst_case(made, *args, 10.0, 0.1) == robustness.worst_case(rows.crafted, *args, 10.0, 0.1)
 
 
+def more(rows, others):
+    """Rows, and others of the same columns."""
+    return pl.concat([rows, others.cast(dict(rows.schema))])
+
+
 def test_one_shard_with_two_labels_is_counted_for_each(rows):
     """The doubts count a gradient once, however many trials an image serves."""
-    doubled = about(rows, crafted=pl.concat([rows.crafted, rows.crafted.with_columns(trial=pl.lit("again"))]))
+    doubled = about(rows, crafted=more(rows.crafted, rows.crafted.with_columns(trial=pl.lit("again"))))
     told = [
         next(doubt for doubt in which.doubts("digits-oon") if "gradients zero" in doubt.question)
         for which in (rows, doubled)
@@ -504,7 +509,7 @@ def test_the_examples_run(file, tmp_path, request, monkeypatch):
 def test_radii_of_two_norms_are_not_mixed(rows):
     """An attack of the same radius in another norm, which breaks everything, changes no sentence about this one."""
     other = rows.made("PGD", epsilon=0.1).with_columns(norm=pl.lit("rms"), success=pl.lit(True), trial=pl.lit("RMS"))
-    both = about(rows, crafted=pl.concat([rows.crafted, other]))
+    both = about(rows, crafted=more(rows.crafted, other))
     assert both.balls.equals(rows.balls)
     assert evaluation_page.lessons(both)[0] == evaluation_page.lessons(rows)[0]
 

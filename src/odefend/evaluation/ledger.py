@@ -124,20 +124,51 @@ class Ledger:
         """All rows of a table, in the order of their keys, with what they are for (`experiment` and `trial`; null for rows
         that nobody labelled); of one evaluation if given, and `without` some columns. Raises OutputError for a damaged
         shard, naming it."""
-        rows = self.rows(table, without)
+        return self._collected(table, self._scan(table, evaluation).drop(without))
+
+    def rows(self, table: str) -> pl.DataFrame:
+        """All rows of a table as they were written, each once, in the order of their keys."""
+        return self._collected(table, self._shards(table))
+
+    def _shards(self, table: str) -> pl.LazyFrame:
+        """The rows of all files of a table, not read yet."""
+        paths = self._paths(table)
+        if not paths:
+            return pl.LazyFrame(schema=TABLES[table])
+        rows = pl.scan_parquet(paths)
+        try:
+            whole = rows.collect_schema() == pl.Schema(TABLES[table])
+        except (pl.exceptions.PolarsError, OSError):
+            whole = False
+        if not whole:
+            self._name_damage(table)
+        return rows
+
+    def _scan(self, table: str, evaluation: str | None = None) -> pl.LazyFrame:
+        """The rows of a table with what they are for, not read yet."""
         labels = self.labels(evaluation).filter(pl.col("table") == table).select("key", "experiment", "trial")
         labels = labels.unique(maintain_order=True)
         how = "left" if evaluation is None else "inner"
-        return rows.join(labels, on="key", how=how, maintain_order="left_right")
+        return self._shards(table).join(labels.lazy(), on="key", how=how, maintain_order="left_right")
 
-    def rows(self, table: str, without: Collection[str] = ()) -> pl.DataFrame:
-        """All rows of a table as they were written, each once, in the order of their keys; `without` some columns."""
+    def _collected(self, table: str, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Rows in the order of their keys. Streamed: read at once, a million of them would be there three times."""
+        try:
+            found = rows.collect(engine="streaming")
+        except (pl.exceptions.PolarsError, OSError):
+            self._name_damage(table)
+            raise
+        return found if found["key"].is_sorted() else found.sort("key", maintain_order=True)
+
+    def _name_damage(self, table: str) -> None:
+        """Raise OutputError for the first file of a table that cannot be read or has other columns."""
+        for path in self._paths(table):
+            _read(path, TABLES[table])
+
+    def _paths(self, table: str) -> list[Path]:
+        """The files that hold a table's rows, each row once."""
         packed = self._packed(table)
-        files = [path for path in self._files(table) if path.stem not in packed]
-        schema = {name: kind for name, kind in TABLES[table].items() if name not in without}
-        found = _read_all([*sorted(set(packed.values())), *files], TABLES[table], list(schema))
-        rows = pl.concat([pl.DataFrame(schema=schema), *found])
-        return rows.sort("key", maintain_order=True)
+        return [*sorted(set(packed.values())), *(path for path in self._files(table) if path.stem not in packed)]
 
     def query(self, sql: str) -> pl.DataFrame:
         """The answer to a query in SQL over the tables `crafted`, `judged`, `scored`, `traced` and `labels`; the rows of the
@@ -145,10 +176,12 @@ class Ledger:
 
         Raises InvalidInput where polars cannot make sense of it.
         """
-        known = {table: self.read(table) for table in TABLES if table in sql} | {"labels": self.labels()}
+        known = {table: self._scan(table) for table in TABLES} | {"labels": self.labels().lazy()}
         try:
-            return pl.SQLContext(known, eager=True).execute(sql)
-        except pl.exceptions.PolarsError as error:
+            return pl.SQLContext(known).execute(sql).collect(engine="streaming")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            for table in TABLES:
+                self._name_damage(table)
             raise InvalidInput(
                 f"query: {str(error).splitlines()[0]}. The tables are {', '.join((*TABLES, 'labels'))}; "
                 "`odefend ledger columns` lists what they hold."
@@ -236,19 +269,6 @@ def _keys(path: Path, changed: int) -> frozenset[str]:  # noqa: ARG001
         return frozenset(pl.scan_parquet(path).select(pl.col("key").unique()).collect()["key"].to_list())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
-
-
-def _read_all(paths: list[Path], schema: dict[str, Any], columns: list[str]) -> list[pl.DataFrame]:
-    """Some columns of all files at once; one by one where something is wrong with one, so that the error names it."""
-    if not paths:
-        return []
-    try:
-        rows = pl.scan_parquet(paths)
-        if rows.collect_schema() == pl.Schema(schema):
-            return [rows.select(columns).collect()]
-    except (pl.exceptions.PolarsError, OSError):
-        pass
-    return [_read(path, schema).select(columns) for path in paths]
 
 
 def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
