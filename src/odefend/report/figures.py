@@ -1,17 +1,11 @@
 """Figures: pure functions of ledger rows, as SVG text to be set into a page."""
 
-import hashlib
-import html
-import io
-import re
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,58 +13,7 @@ from odefend import intervals
 from odefend.evaluation.detection import acceptance, samples
 from odefend.evaluation.robustness import accuracy, attacked, matrix_cells, recovered
 from odefend.intervals import Interval
-
-BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#2563a8", "#d9730d", "#2e8b57", "#c23b3b", "#8a8f98", "#7a4fa3"
-
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e8eb",
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#8a8f98",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "odefend",
-    "figure.constrained_layout.use": True,
-}
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an SVG element that scales with the page and tells screen readers its title."""
-    text = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    body = text.getvalue()
-    body = body[body.index("<svg") :]
-    # Ids are only unique within a figure; a page has several.
-    prefix = re.sub(r"\W", "", title)[:24] + hashlib.sha256(body.encode()).hexdigest()[:6]
-    body = re.sub(r'(id="|href="#|url\(#)', lambda match: f"{match[1]}{prefix}-", body)
-    return body.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
-
-
-def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
-        return figure, list(np.atleast_1d(np.asarray(figure.subplots(1, columns))))
-
-
-def _line(axes: Axes, x: Sequence[float], values: Sequence[Interval], color: str, label: str, dash: str = "-") -> None:
-    """A curve in percent with its confidence band; points without data are left out."""
-    kept = [(at, value) for at, value in zip(x, values, strict=True) if value.n]
-    if not kept:
-        return
-    at = [one for one, _ in kept]
-    axes.plot(
-        at, [100 * v.value for _, v in kept], color=color, linestyle=dash, marker="o", markersize=3.5, label=label
-    )
-    axes.fill_between(
-        at, [100 * v.low for _, v in kept], [100 * v.high for _, v in kept], color=color, alpha=0.13, linewidth=0
-    )
+from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, line, panelled, svg
 
 
 def accuracy_by_tolerance(
@@ -82,15 +25,15 @@ def accuracy_by_tolerance(
     attack: str,
 ) -> str:
     """Clean accuracy, and the attack's images won back at s = 1 and s = 1.1, by tolerance, beside dose-matched noise."""
-    figure, (axes,) = _axes(7.2, 3.6)
+    figure, (axes,) = panelled(7.2, 3.6)
     clean = judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
     still = found.filter(pl.col("defense") == "tolerance")
     noise = found.filter((pl.col("defense") == "noise") & (pl.col("scale") == 1.0))
-    _line(axes, tolerances, [accuracy(clean.filter(pl.col("rtol") == t)) for t in tolerances], GREEN, "clean images")
+    line(axes, tolerances, [accuracy(clean.filter(pl.col("rtol") == t)) for t in tolerances], GREEN, "clean images")
     for scale, color, dash in ((1.0, BLUE, "-"), (1.1, PURPLE, "--")):
         rows = still.filter(pl.col("scale") == scale)
-        _line(
+        line(
             axes,
             tolerances,
             [recovered(rows.filter(pl.col("rtol") == t)) for t in tolerances],
@@ -99,7 +42,7 @@ def accuracy_by_tolerance(
             dash,
         )
     others = [t for t in tolerances if t in sigmas and t != reference] if noise.height else []
-    _line(
+    line(
         axes,
         others,
         [recovered(noise.filter(pl.col("sigma") == sigmas[t])) for t in others],
@@ -113,14 +56,14 @@ def accuracy_by_tolerance(
         xscale="log", xlabel="tolerance at which the images are judged", ylabel="classified rightly, %", ylim=(-3, 102)
     )
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-    return _svg(figure, "Accuracy by tolerance")
+    return svg(figure, "Accuracy by tolerance")
 
 
 def pushed(
     judged: pl.DataFrame, net: str, tolerances: Sequence[float], scales: Sequence[float], reference: float
 ) -> str:
     """The s-curve: how much is won back as the attacker pushes further, by tolerance and under noise."""
-    figure, (axes,) = _axes(7.2, 3.4)
+    figure, (axes,) = panelled(7.2, 3.4)
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
     still = found.filter(pl.col("defense") == "tolerance")
     others = [t for t in tolerances if t != reference]
@@ -138,12 +81,12 @@ def pushed(
         axes.plot(scales, values, color=ORANGE, linestyle=":", marker="o", markersize=3, label=label)
     axes.set(xlabel="s: the adversarial perturbation multiplied by this", ylabel="won back, %", ylim=(-3, 102))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-    return _svg(figure, "The s-curve")
+    return svg(figure, "The s-curve")
 
 
 def heat(crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[float]) -> str:
     """Accuracy by tolerance of attack and of test."""
-    figure, (axes,) = _axes(4.2, 3.4)
+    figure, (axes,) = panelled(4.2, 3.4)
     cells = matrix_cells(crafted, judged, grid)
     values = np.array([[cells[attack, test].value for test in grid] for attack in grid])
     axes.imshow(values, vmin=0, vmax=1, cmap="Blues")
@@ -170,12 +113,12 @@ def heat(crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[float]) -> 
         xlabel="judged at tolerance",
         ylabel="attacked at tolerance",
     )
-    return _svg(figure, "Accuracy by tolerance of attack and test")
+    return svg(figure, "Accuracy by tolerance of attack and test")
 
 
 def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> str:
     """Attacked images accepted against clean images accepted, one panel per scale."""
-    figure, panels = _axes(3.1 * len(scales) + 1.9, 3.3, len(scales))
+    figure, panels = panelled(3.1 * len(scales) + 1.9, 3.3, len(scales))
     colors = [BLUE, "#6fa3d8", "#b3cfec", ORANGE, RED]
     for axes, scale in zip(panels, scales, strict=True):
         for name, color in zip(names, colors, strict=False):
@@ -198,12 +141,12 @@ def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> 
     panels[0].set_ylabel("clean images accepted, %")
     if panels[-1].get_legend_handles_labels()[0]:
         panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
-    return _svg(figure, "ROC of the detectors")
+    return svg(figure, "ROC of the detectors")
 
 
 def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> str:
     """An attack's success by radius."""
-    figure, (axes,) = _axes(6.4, 3.2)
+    figure, (axes,) = panelled(6.4, 3.2)
     for net, color in zip(nets, (BLUE, ORANGE), strict=False):
         on_net = attacked(crafted.filter(pl.col("net") == net))
         tolerances = sorted(on_net["rtol"].unique(), key=lambda value: value or 0)
@@ -214,31 +157,31 @@ def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> st
             hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
             label = net if tolerance is None else f"{net} at {tolerance:g}"
             shares = [intervals.rate(int(h.sum()), len(h)) for h in hits]
-            _line(axes, epsilons, shares, shade, label)
+            line(axes, epsilons, shares, shade, label)
     axes.set(xlabel=f"{crafted['norm'][0]} radius epsilon", ylabel=f"{attack} success, %", ylim=(-3, 103))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return _svg(figure, f"{attack} success by radius")
+    return svg(figure, f"{attack} success by radius")
 
 
 def published(points: Sequence[tuple[str, float, float, Interval]], attack: str) -> str:
     """Success by tolerance, a colour for each line; each point: (line, tolerance, printed success, measured success)."""
-    figure, (axes,) = _axes(6.4, 3.2)
+    figure, (axes,) = panelled(6.4, 3.2)
     for name, color in zip(
         dict.fromkeys(name for name, *_ in points), cycle((BLUE, ORANGE, GREEN, RED, PURPLE)), strict=False
     ):
         mine = sorted((at, printed, measured) for other, at, printed, measured in points if other == name)
         at = [one for one, *_ in mine]
-        _line(axes, at, [one for *_, one in mine], color, name)
+        line(axes, at, [one for *_, one in mine], color, name)
         printed = [100 * one for _, one, _ in mine]
         axes.plot(at, printed, color=color, linestyle=":", marker="s", markersize=5, markerfacecolor="white")
     axes.set(xscale="log", xlabel="tolerance attacked and judged at", ylabel="success, %", ylim=(-3, 103))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return _svg(figure, f"{attack} beside the published numbers")
+    return svg(figure, f"{attack} beside the published numbers")
 
 
 def work(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:
     """NFE of clean images by tolerance."""
-    figure, (axes,) = _axes(5.6, 3.0)
+    figure, (axes,) = panelled(5.6, 3.0)
     rows = judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
     each = [rows.filter(pl.col("rtol") == t)["nfe"].to_numpy() for t in tolerances]
     axes.plot(tolerances, [nfe.mean() for nfe in each], color=BLUE, marker="o", markersize=4)
@@ -253,7 +196,7 @@ def work(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:
     axes.set(xscale="log", yscale="log", xlabel="tolerance", ylabel="NFE per image (band: 5 to 95 %)")
     axes.set_yticks([20, 50, 100, 200], labels=["20", "50", "100", "200"])
     axes.set_yticks([], minor=True)
-    return _svg(figure, "NFE by tolerance")
+    return svg(figure, "NFE by tolerance")
 
 
 def trajectories(traced: pl.DataFrame) -> str:
@@ -264,7 +207,7 @@ def trajectories(traced: pl.DataFrame) -> str:
         ("coded", "distance of ReLU(GN(h(t)))"),
         ("cosine", "1 - cosine of h(t)"),
     )
-    figure, panels = _axes(9.6, 3.1, 3)
+    figure, panels = panelled(9.6, 3.1, 3)
     rows = traced.filter("attack_success")
     tolerances = sorted(rows["rtol"].unique().to_list())
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, max(1, len(tolerances))))
@@ -279,7 +222,7 @@ def trajectories(traced: pl.DataFrame) -> str:
         panels[-1].legend(
             loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5, title="tolerance (images)"
         )
-    return _svg(figure, "Distance of the states over time")
+    return svg(figure, "Distance of the states over time")
 
 
 def convergence(crafted: pl.DataFrame) -> str:
@@ -287,14 +230,14 @@ def convergence(crafted: pl.DataFrame) -> str:
     rows = attacked(crafted)
     ball = crafted["epsilon"][0] is not None
     steps = np.array(rows["history"].to_list(), dtype=float).reshape(rows.height, -1)
-    figure, axes = _axes(7.2, 3.0, 1 if ball or not steps.size else 2)
+    figure, axes = panelled(7.2, 3.0, 1 if ball or not steps.size else 2)
     if not steps.size:
         axes[0].text(0.5, 0.5, "this attack tells nothing of its way", ha="center", va="center", color=GREY)
         axes[0].set_axis_off()
-        return _svg(figure, "Convergence")
+        return svg(figure, "Convergence")
     at = np.arange(1, steps.shape[1] + 1)
     found = [intervals.rate(int(np.isfinite(column).sum()), rows.height) for column in steps.T]
-    _line(axes[0], at.tolist(), found, BLUE, "broken")
+    line(axes[0], at.tolist(), found, BLUE, "broken")
     axes[0].set(xlabel="outer step", ylabel="images broken, %", ylim=(-2, 102), title="Broken so far")
     if not ball and np.isfinite(steps[:, -1]).any():
         # Of the images that fall in the end, so that a late success does not look like a longer way.
@@ -306,7 +249,7 @@ def convergence(crafted: pl.DataFrame) -> str:
     for one in axes:
         one.set_xlim(0.8, steps.shape[1] + 0.2)
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _svg(figure, "Convergence")
+    return svg(figure, "Convergence")
 
 
 def gallery(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, str, np.ndarray]]) -> str:
@@ -340,4 +283,4 @@ def gallery(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, str, np.ndarra
         ("original", "adversarial", "difference,\nscaled up", f"votes of {int(pictures[0][4].sum())}\nby class")
     ):
         grid[row, 0].set_ylabel(name, fontsize=9)
-    return _svg(figure, "Gallery")
+    return svg(figure, "Gallery")
