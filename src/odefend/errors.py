@@ -12,6 +12,10 @@ class InvalidInput(OdefendError, ValueError):
     """An argument has the wrong shape, range, type or combination."""
 
 
+class NotFitted(OdefendError):
+    """A detector is asked for a score before it has learned what it needs."""
+
+
 class UnknownName(OdefendError, KeyError):
     """A name (of a model, recipe, key, ...) is not one of the known ones."""
 

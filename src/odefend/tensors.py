@@ -9,6 +9,9 @@ from torch import Tensor
 Images = Float[Tensor, "batch channels height width"]
 """Pictures with values in [0, 1]."""
 
+OtherImages = Float[Tensor, "others _ _ _"]
+"""A second set of pictures, as many as there are."""
+
 Labels = Int[Tensor, " batch"]
 """Class indices."""
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 
 from odefend.attacks import straight_through
+from odefend.attacks.problem import padded_batches
 from odefend.defenses import RandomTolerance
 from odefend.detectors.base import Detector
 from odefend.errors import InvalidInput
@@ -26,9 +28,20 @@ def agreement(votes: torch.Tensor) -> Counts:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """Whether each image is accepted, after how many solves of how many evaluations of the field that was settled, and how
+    many solves were counted in all."""
+
+    accepted: Mask
+    solves: Counts
+    nfe: Counts
+
+
+@dataclass(eq=False)
 class ToleranceVote(Detector):
     """Score V - v_agree of V solves at random tolerances: 0 where all agree."""
 
+    of_solver = True
     net: ODENet
     votes: int = 20
     defense: RandomTolerance = field(default_factory=RandomTolerance)
@@ -42,7 +55,7 @@ class ToleranceVote(Detector):
         """The label each solve gives, (images, V), ABSTAINED where it failed."""
         return torch.stack([_ballot(said) for said in self._said(images, ids)], 1)
 
-    def score(self, images: Images, ids: Sequence[str]) -> PerImage:
+    def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
         """V - v_agree; its gradient is that of V minus the sum of the probabilities that the solves give to the label of the
         largest group."""
         if not (torch.is_grad_enabled() and images.requires_grad):
@@ -60,6 +73,31 @@ class ToleranceVote(Detector):
     def accepts(self, images: Images, ids: Sequence[str], v_min: int) -> Mask:
         """Whether at least `v_min` of the votes agree."""
         return self.score(images, ids) <= self.votes - v_min
+
+    @torch.no_grad()
+    def settled(self, images: Images, ids: Sequence[str], v_min: int) -> Outcome:
+        """What `accepts` says, of the same draws, with no more solves than it takes: each image's draws are counted from the
+        loosest tolerance, which is the cheapest, to the tightest, until `v_min` agree or can no longer."""
+        drawn = [self.defense.distribution.draw(self.defense.seed, ids, index) for index in range(self.votes)]
+        tolerances = torch.stack(drawn, 1).sort(1, descending=True).values.to(images.device)
+        counts = images.new_zeros(len(images), self.net.classes, dtype=torch.int64)
+        solves, nfe = counts.new_zeros(len(images)), counts.new_zeros(len(images))
+        open_rows = torch.arange(len(images), device=images.device)
+        for index in range(self.votes):
+            for rows, batch, size in padded_batches(open_rows, images[open_rows]):
+                said, rows = self.net.at(tolerances[rows, index]).predict(batch).first(size), rows[:size]
+                counts[rows] += F.one_hot(said.labels, self.net.classes) * said.answered[:, None]
+                solves[rows] += 1
+                nfe[rows] += said.nfe
+            agreed, left = counts[open_rows].amax(1), self.votes - index - 1
+            open_rows = open_rows[(agreed < v_min) & (agreed + left >= v_min)]
+            if not len(open_rows):
+                break
+        return Outcome(counts.amax(1) >= v_min, solves, nfe)
+
+    @property
+    def cost(self) -> int:
+        return self.votes
 
 
 def _ballot(said: Prediction) -> torch.Tensor:

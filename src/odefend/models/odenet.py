@@ -18,7 +18,7 @@ from odefend.models.layers import (
     residual_stem,
 )
 from odefend.models.settings import SolverSettings
-from odefend.solver import Solution, Tolerance, effort, solve
+from odefend.solver import Solution, StepLog, Tolerance, VectorField, effort, solve, step_errors
 from odefend.tensors import Images, Index, PerImage, State
 
 
@@ -65,21 +65,32 @@ class ODENet(Classifier):
 
     def solve(self, state: State, **wanted: Any) -> Solution:
         """The solution of the ODE block from a state after the stem; `wanted` as for `solver.solve`."""
-        how, field = self.settings, self.field
-        if isinstance(field, ODEField):
-            field = PreparedField(field, *state.shape[2:], compiled=how.compiled)
-        elif how.compiled:
+        how = self.settings
+        field = self._prepared(state)
+        if how.compiled and field is self.field:
             field = torch.compile(field, dynamic=True)
         chosen = {name: value for name, value in vars(how).items() if name != "compiled"}
         return solve(field, state, **chosen, **wanted)
+
+    def _prepared(self, state: State) -> VectorField:
+        """The field, made ready for states of this size where it can be."""
+        if isinstance(self.field, ODEField):
+            return PreparedField(self.field, *state.shape[2:], compiled=self.settings.compiled)
+        return self.field
 
     def effort(self, images: Tensor, grid: int = 8) -> PerImage:
         """How many solver steps each image will ask for, estimated on `grid` equal steps; differentiable: see
         `solver.effort`."""
         check_images(images, self.in_channels)
         state, how = self.stem(images).to(images.dtype), self.settings
-        field = PreparedField(self.field, *state.shape[2:]) if isinstance(self.field, ODEField) else self.field
-        return effort(field, state, 0.0, how.t1, method=how.method, tolerance=how.tolerance, grid=grid)
+        return effort(self._prepared(state), state, 0.0, how.t1, method=how.method, tolerance=how.tolerance, grid=grid)
+
+    def step_errors(self, images: Images, log: StepLog) -> Tensor:
+        """What the steps in the log of these images' solve estimated of their errors, differentiable in the images: see
+        `solver.step_errors`."""
+        check_images(images, self.in_channels)
+        state = self.stem(images).to(images.dtype)
+        return step_errors(self._prepared(state), state, log, self.settings.method)
 
     def classify(self, images: Images) -> Prediction:
         # Under mixed precision only the field is computed in the lower one, never the state.

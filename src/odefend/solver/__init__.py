@@ -6,6 +6,8 @@ from odefend.solver.control import rms as rms
 from odefend.solver.effort import effort as effort
 from odefend.solver.integrate import PADDED_ROWS as PADDED_ROWS
 from odefend.solver.methods import METHODS as METHODS
+from odefend.solver.replay import accepted_steps as accepted_steps
+from odefend.solver.replay import step_errors as step_errors
 from odefend.solver.solution import Solution as Solution
 from odefend.solver.solution import Statistics as Statistics
 from odefend.solver.solution import Status as Status

@@ -1,0 +1,24 @@
+"""The detectors by name."""
+
+from odefend.detectors.base import Detector
+from odefend.detectors.baselines import Confidence, Energy, Entropy, FeatureSqueezing, NoiseDrop, OnePassMargin
+from odefend.detectors.network import SeparateNetwork
+from odefend.detectors.pca import PrincipalComponents
+from odefend.detectors.solver import EmbeddedError, LogitSpread, StepTrace
+from odefend.detectors.vote import ToleranceVote
+
+DETECTORS: dict[str, type[Detector]] = {
+    "one-pass-margin": OnePassMargin,
+    "confidence": Confidence,
+    "entropy": Entropy,
+    "energy": Energy,
+    "noise-drop": NoiseDrop,
+    "feature-squeezing": FeatureSqueezing,
+    "tolerance-vote": ToleranceVote,
+    "logit-spread": LogitSpread,
+    "embedded-error": EmbeddedError,
+    "step-trace": StepTrace,
+    "principal-components": PrincipalComponents,
+    "separate-network": SeparateNetwork,
+}
+"""Those of single images. `Fused` joins several."""

@@ -1,0 +1,120 @@
+"""Detectors that look at how an ODE net's solver went about an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+
+from odefend.detectors.base import Detector
+from odefend.errors import InvalidInput
+from odefend.models import ODENet
+from odefend.solver import METHODS, Solution, Status, accepted_steps
+from odefend.tensors import Images, OtherImages, PerImage
+
+
+@dataclass(eq=False)
+class LogitSpread(Detector):
+    """How far the logits of solves at several tolerances are from their mean: the root of the mean square."""
+
+    of_solver = True
+    net: ODENet
+    tolerances: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+
+    def __post_init__(self) -> None:
+        if len(self.tolerances) < 2:
+            raise InvalidInput(f"tolerances: expected at least 2, got {self.tolerances}.")
+
+    def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
+        logits = torch.stack([self.net.at(tolerance).predict(images).logits for tolerance in self.tolerances])
+        return (logits - logits.mean(0)).pow(2).mean((0, 2)).sqrt()
+
+    @property
+    def cost(self) -> int:
+        return len(self.tolerances)
+
+
+@dataclass(eq=False)
+class EmbeddedError(Detector):
+    """The logarithm of what the solver's accepted steps estimated of their errors, in all.
+
+    Its gradient holds the steps' times and sizes constant.
+    """
+
+    of_solver = True
+    net: ODENet
+
+    def __post_init__(self) -> None:
+        _check_adaptive(self.net)
+
+    def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
+        solution, errors, _ = _steps(self.net, images)
+        return torch.where(solution.status == Status.SUCCESS, errors.sum(1).log(), torch.nan)
+
+
+@dataclass(eq=False)
+class StepTrace(Detector):
+    """How unusual the way of the solver is: the distance after Mahalanobis of the first `steps` accepted steps, their estimated
+    errors and sizes in logarithms, and of the number of attempts, from those of clean images.
+
+    The covariance is shrunk after Ledoit and Wolf. A solve with fewer steps repeats its last. The gradient is that of the
+    errors alone, with the steps' times and sizes held constant.
+    """
+
+    learns = of_solver = True
+    net: ODENet
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        _check_adaptive(self.net)
+        if self.steps < 1:
+            raise InvalidInput(f"steps: expected at least 1, got {self.steps}.")
+
+    @torch.no_grad()
+    def learn(self, clean: Images, attacked: OtherImages | None) -> dict[str, Tensor]:  # noqa: ARG002
+        found = self._features(clean)
+        found = found[torch.isfinite(found).all(1)]
+        if len(found) < 2 * found.shape[1]:
+            raise InvalidInput(
+                f"clean: expected at least {2 * found.shape[1]} images to estimate a covariance of, got {len(found)}."
+            )
+        # In units of each feature's own spread: sizes and counts differ by orders of magnitude, which shrinking must not see.
+        spread = found.std(0).clamp_min(1e-6)
+        shrunk = LedoitWolf().fit((found / spread).numpy())
+        return {
+            "spread": spread,
+            "mean": torch.from_numpy(shrunk.location_),
+            "precision": torch.from_numpy(shrunk.precision_),
+        }
+
+    def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
+        away = self._features(images) / self.state["spread"] - self.state["mean"]
+        return ((away @ self.state["precision"]) * away).sum(1)
+
+    def _features(self, images: Images) -> Tensor:
+        """(images, 2 steps + 1); NaN where the solve failed."""
+        solution, errors, sizes = _steps(self.net, images)
+        count = (sizes > 0).sum(1, keepdim=True)
+        place = torch.arange(self.steps, device=images.device).expand(len(images), -1).minimum(count - 1).clamp_min(0)
+        attempts = (solution.stats.accepted + solution.stats.rejected).double()
+        found = torch.cat([errors.gather(1, place).log(), sizes.gather(1, place).log(), attempts[:, None]], 1)
+        return torch.where((solution.status == Status.SUCCESS)[:, None], found, torch.nan)
+
+
+def _check_adaptive(net: ODENet) -> None:
+    if not METHODS[net.settings.method].adaptive:
+        raise InvalidInput(
+            f"net: expected one that is solved by a method with step control, got {net.settings.method}. Try dopri5."
+        )
+
+
+def _steps(net: ODENet, images: Images) -> tuple[Solution, Tensor, Tensor]:
+    """(solution, estimated errors and sizes of the accepted steps): the errors can be differentiated where the images can."""
+    with torch.no_grad():
+        solution = net.trajectory(images)
+    assert solution.log is not None
+    _, _, sizes, errors = accepted_steps(solution.log, len(images))
+    if torch.is_grad_enabled() and images.requires_grad:
+        errors = net.step_errors(images, solution.log)
+    return solution, errors.double(), sizes

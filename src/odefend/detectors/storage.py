@@ -1,0 +1,113 @@
+"""Detectors in files: what they learned and how they were calibrated, as safetensors. Nothing is ever unpickled."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from odefend.detectors.base import Detector
+from odefend.detectors.calibrate import Calibrated
+from odefend.detectors.families import DETECTORS
+from odefend.errors import CheckpointError, InvalidInput, unknown
+from odefend.files import write_atomically
+from odefend.models import Classifier, ODENet, weights_digest
+
+FORMAT = "1"
+OF_CALIBRATION, OF_DETECTOR = "calibration.", "learned."
+
+
+def named_detector(name: str, net: Classifier, settings: dict[str, Any] | None = None) -> Detector:
+    """A detector by its name, beside a net, with some of its settings.
+
+    Raises UnknownName for an unknown detector or setting, with the nearest, and InvalidInput for a value of the wrong type or
+    out of range.
+    """
+    if name not in DETECTORS:
+        raise unknown("detector", name, DETECTORS)
+    kind = DETECTORS[name]
+    if kind.of_solver and not isinstance(net, ODENet):
+        raise InvalidInput(
+            f"net: expected an ODE net, got {type(net).__name__}, which has no solver for {name} to watch."
+        )
+    types = _settings(kind)
+    wanted = {}
+    for key, value in (settings or {}).items():
+        if key not in types:
+            raise unknown(f"setting of {name}", key, types)
+        try:
+            wanted[key] = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            raise InvalidInput(f"{key}: {error.errors()[0]['msg'].lower()}; got {value!r}.") from error
+    return kind(net, **wanted)  # type: ignore[call-arg]
+
+
+def settings_of(detector: Detector) -> dict[str, Any]:
+    """A detector's settings, as JSON can hold them."""
+    return {
+        name: TypeAdapter(kind).dump_python(getattr(detector, name), mode="json")
+        for name, kind in _settings(type(detector)).items()
+    }
+
+
+def _settings(kind: type[Detector]) -> dict[str, Any]:
+    """The names and types of a detector's settings."""
+    return {field.name: field.type for field in fields(kind) if field.name != "net"}  # type: ignore[arg-type]
+
+
+def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
+    """Write a detector, calibrated or not, to `path`.safetensors, atomically; returns where it is.
+
+    The net beside it is not in the file: `load_detector` is given it, and knows it again by its weights.
+    """
+    bare = detector.detector if isinstance(detector, Calibrated) else detector
+    tensors = {OF_DETECTOR + name: value.cpu().contiguous() for name, value in (bare.learned or {}).items()}
+    if isinstance(detector, Calibrated):
+        tensors |= {OF_CALIBRATION + name: value.cpu().contiguous() for name, value in detector.state().items()}
+    about = {
+        "format": FORMAT,
+        "detector": next(name for name, kind in DETECTORS.items() if type(bare) is kind),
+        "settings": json.dumps(settings_of(bare)),
+        "net": weights_digest(bare.net),
+        "solved": _solved(bare.net),
+    }
+    path = path.with_suffix(".safetensors")
+    write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
+    return path
+
+
+def load_detector(path: Path, net: Classifier) -> Detector | Calibrated:
+    """The detector in a file, beside the net it was saved with. Raises CheckpointError for a file that is missing, damaged or
+    of another net."""
+    path = path.with_suffix(".safetensors")
+    try:
+        with safe_open(path, "pt") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: missing or damaged: {error}. Fit the detector again.") from error
+    if about.get("format") != FORMAT or about.get("detector") not in DETECTORS:
+        raise CheckpointError(f"{path}: not a detector of this odefend. Name a file that `save_detector` wrote.")
+    if about["net"] != weights_digest(net):
+        raise CheckpointError(f"{path}: expected the net it was fitted beside, got one of other weights.")
+    if about["solved"] != _solved(net):
+        raise CheckpointError(
+            f"{path}: expected a net solved by {about['solved']}, as it was then, got {_solved(net)}."
+        )
+    detector = named_detector(about["detector"], net, json.loads(about["settings"]))
+    detector.learned = _part(tensors, OF_DETECTOR) or None
+    calibration = _part(tensors, OF_CALIBRATION)
+    return Calibrated.restored(detector, calibration) if calibration else detector
+
+
+def _solved(net: Classifier) -> str:
+    """How a net is solved, which its scores depend on as on its weights."""
+    how = net.settings if isinstance(net, ODENet) else None
+    return f"{how.method} at tolerance {how.tolerance}" if how else "no solver"
+
+
+def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
