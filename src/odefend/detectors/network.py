@@ -53,6 +53,10 @@ class SeparateNetwork(Detector):
                 f"width, epochs, learning_rate: expected positive ones, got {self.width}, {self.epochs}, {self.learning_rate}."
             )
 
+    @property
+    def cost(self) -> int:
+        return 0
+
     def learn(self, clean: Images, attacked: OtherImages | None) -> dict[str, Tensor]:
         assert attacked is not None
         images = torch.cat([clean, attacked]).float()

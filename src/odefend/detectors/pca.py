@@ -32,6 +32,10 @@ class PrincipalComponents(Detector):
         if not 0 < self.late <= 1:
             raise InvalidInput(f"late: expected a share above 0 and up to 1, got {self.late}.")
 
+    @property
+    def cost(self) -> int:
+        return 0
+
     def learn(self, clean: Images, attacked: OtherImages | None) -> dict[str, Tensor]:  # noqa: ARG002
         if len(clean) < 2:
             raise InvalidInput(f"clean: expected at least 2 images to find components of, got {len(clean)}.")

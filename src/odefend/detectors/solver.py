@@ -1,13 +1,15 @@
 """Detectors that look at how an ODE net's solver went about an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
+from odefend.defenses import RandomTolerance
 from odefend.detectors.base import Detector
+from odefend.detectors.baselines import lead
 from odefend.errors import InvalidInput
 from odefend.models import ODENet
 from odefend.solver import METHODS, Solution, Status, accepted_steps
@@ -33,6 +35,31 @@ class LogitSpread(Detector):
     @property
     def cost(self) -> int:
         return len(self.tolerances)
+
+
+@dataclass(eq=False)
+class ToleranceDrop(Detector):
+    """How far the margin of the net's answer drops at a tolerance drawn at random, on average over `draws`: what `NoiseDrop` is
+    for noise, and the least that a vote could ask."""
+
+    of_solver = True
+    net: ODENet
+    draws: int = 1
+    defense: RandomTolerance = field(default_factory=RandomTolerance)
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InvalidInput(f"draws: expected at least 1, got {self.draws}.")
+
+    def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
+        logits, drawn = self.net.predict(images).logits, self.defense(self.net)
+        answer = logits.argmax(1, keepdim=True)
+        others = [drawn.draw(ids, index).predict(images).logits for index in range(self.draws)]
+        return lead(logits, answer) - torch.stack([lead(one, answer) for one in others]).mean(0)
+
+    @property
+    def cost(self) -> int:
+        return 1 + self.draws
 
 
 @dataclass(eq=False)

@@ -5,7 +5,8 @@ from functools import cached_property
 
 from odefend.attacks import Attack
 from odefend.evaluation.ledger import Ledger, canonical, digest, listed
-from odefend.evaluation.views import Slice, View, Watch
+from odefend.evaluation.views import Slice, View
+from odefend.evaluation.watch import Guarded
 from odefend.norms import L2, LINF
 from odefend.progress import Progress, Silent
 
@@ -20,7 +21,7 @@ class Craft:
     images: Slice
     source: View | None = None
     seed: int = 0
-    watch: Watch | None = None
+    guard: Guarded | None = None
     trial: str | None = None
 
     table = "crafted"
@@ -36,7 +37,7 @@ class Craft:
                 "view": view,
                 "at": asdict(self.view),
                 "source": source.record() | {"at": asdict(source)},
-                "watch": self.watch and asdict(self.watch),
+                "guard": self.guard and self.guard.record(),
                 "data": data.digest,
                 "seed": self.seed,
             }
@@ -45,7 +46,7 @@ class Craft:
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of units that must be done before."""
-        return ()
+        return self.guard.watch.attacked if self.guard else ()
 
     def done(self, ledger: Ledger) -> bool:
         """Whether the rows are there."""
@@ -62,7 +63,7 @@ class Craft:
             ids=data.ids,
             seed=self.seed,
             source=self.source.open(data.ids) if self.source else None,
-            guard=self.watch and self.watch.open(net),
+            guard=self.guard and self.guard.open(self.view, ledger),
             progress=progress or Silent(),
         )
         delta, settings = found.images - data.images, self.attack.record()
@@ -89,7 +90,7 @@ class Craft:
                 "source_atol": source.tolerance,
                 "source_gradient": source.way if source.record()["gradient"] else None,
                 "source_draws": source.draws if source.random else None,
-                "guard": canonical(asdict(self.watch)) if self.watch else None,
+                "guard": canonical(self.guard.record()) if self.guard else None,
                 "seed": self.seed,
                 "batch": len(data),
                 "position": list(range(len(data))),

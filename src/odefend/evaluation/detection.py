@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from odefend.detectors import agreement
+from odefend.detectors import Calibration, agreement
+from odefend.detectors.base import MOST
 from odefend.detectors.vote import ABSTAINED
 from odefend.evaluation.ledger import Ledger, digest
 from odefend.evaluation.schema import TABLES
@@ -39,7 +40,7 @@ def score(ledger: Ledger, reference: float = 1e-3, evaluation: str = "", most: i
             ledger,
             f"one-pass margin ({net[0]})",
             1,
-            rows.with_columns(score=pl.when(pl.col("status") == 0).then(-pl.col("margin")).otherwise(pl.lit(np.inf))),
+            rows.with_columns(score=pl.when(pl.col("status") == 0).then(-pl.col("margin")).otherwise(pl.lit(MOST))),
             evaluation,
         )
 
@@ -88,7 +89,7 @@ class Detection:
 def detection(scored: pl.DataFrame, detector: str, scale: float, allowed: float = 0.05) -> Detection:
     """How well `detector` tells images attacked and pushed to `scale` from clean test images.
 
-    The threshold is the lowest at which no more than a share `allowed` of the clean *calibration* images alarm.
+    The threshold is the conformal one for a share `allowed` of false alarms.
     """
     clean, attacked = samples(scored, detector, scale)
     level = threshold(scored, detector, allowed)
@@ -100,9 +101,12 @@ def detection(scored: pl.DataFrame, detector: str, scale: float, allowed: float 
 
 
 def threshold(scored: pl.DataFrame, detector: str, allowed: float) -> float:
-    """The lowest score above which no more than a share `allowed` of the clean calibration images are; inf without any."""
+    """The conformal threshold that the clean calibration images set: above it an image alarms. Inf, and no alarm, where they
+    are too few to tell so small a share (see `detectors.Calibration`)."""
     held_out = scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "calibration"))["score"].to_numpy()
-    return min((float(level) for level in np.unique(held_out) if (held_out > level).mean() <= allowed), default=np.inf)
+    if (len(held_out) + 1) * allowed < 1:
+        return np.inf
+    return Calibration(torch.tensor(held_out)).threshold(allowed)
 
 
 def success_past(

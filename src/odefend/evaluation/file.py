@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
-from odefend.evaluation.spec import Evaluation, Noise, Published, Source, Trial, Vote
+from odefend.evaluation.spec import LEAST_CALIBRATION, Evaluation, Noise, Published, Source, Trial, Vote
 from odefend.models import SolverSettings
 
 
@@ -177,6 +177,11 @@ def _check_whole(where: str, evaluation: Evaluation) -> None:
     if len(searched) > 1 or any(about.attacked_at(trial) != (about.tolerance,) for trial in searched):
         raise InvalidInput(
             f"{where}: vote: expected one trial judged everywhere, attacked at {about.tolerance:g} alone. Use a file for each."
+        )
+    if about.calibration < LEAST_CALIBRATION:
+        raise InvalidInput(
+            f"{where}: vote: expected at least {LEAST_CALIBRATION} calibration images, which 5 % false alarms need, got "
+            f"{about.calibration}."
         )
     inside = [t for t in about.tolerances if vote.low <= t <= vote.high and t != about.tolerance]
     if not about.noise or not inside:

@@ -213,12 +213,12 @@ def work(unit: Unit) -> float:
     if isinstance(unit, Judge):
         return 0.4 * count * len(unit.conditions)
     if isinstance(unit, Screen):
-        return 0.4 * count * unit.watch.cost
+        return 0.4 * count * len(unit.scales) * unit.watch.passes(unit.view)
     if isinstance(unit, Trace):
         return 2.0 * count
     gradients = _gradients(unit.attack)
-    if unit.watch is not None:  # each gradient is one through the detector as well
-        gradients *= 1 + (unit.watch.searched if unit.watch.detector == "tolerance-vote" else 1)
+    if unit.guard is not None:  # each gradient is one through the detector as well
+        gradients *= 1 + unit.guard.passes(unit.view)
     return count * gradients * (1.5 * unit.view.draws if unit.view.random else 1)
 
 

@@ -8,32 +8,35 @@ import torch
 from odefend.attacks.problem import padded_batches
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.ledger import Ledger, digest, listed
-from odefend.evaluation.views import Slice, View, Watch
+from odefend.evaluation.views import Slice, View
+from odefend.evaluation.watch import Watch
 from odefend.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
 class Screen:
-    """Score clean images, or those crafted by another unit, by a detector beside a net; writes rows of `scored`."""
+    """Score clean images, or those crafted by another unit and pushed on to `scales` (s in x + s (x_adv - x)), by a detector
+    beside a net; writes rows of `scored`."""
 
     experiment: str
     view: View
     images: Slice
     watch: Watch
     crafted: Craft | None = None
+    scales: tuple[float, ...] = (1.0,)
     trial: str | None = None
 
     table = "scored"
 
     @cached_property
     def key(self) -> str:
-        """The shard's key. The detector's threshold does not change a score."""
-        watch = asdict(self.watch)
+        """The shard's key."""
         return digest(
             {
                 "view": self.view.record() | {"at": asdict(self.view)},
                 "data": self.images.open().digest,
-                "detector": {name: watch[name] for name in ("detector", "votes")},
+                "detector": self.watch.record(),
+                "scales": self.scales,
                 "crafted": self.crafted.key if self.crafted else None,
             }
         )
@@ -41,7 +44,7 @@ class Screen:
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of units that must be done before."""
-        return (self.crafted.key,) if self.crafted else ()
+        return (*((self.crafted.key,) if self.crafted else ()), *self.watch.attacked)
 
     def done(self, ledger: Ledger) -> bool:
         """Whether the rows are there."""
@@ -50,12 +53,14 @@ class Screen:
     @torch.no_grad()
     def run(self, ledger: Ledger, progress: Progress | None = None) -> None:
         """Score and write."""
-        data, progress = self.images.open(), progress or Silent()
-        images = ledger.read_images(self.crafted.key) if self.crafted else data.images
-        detector, scores = self.watch.open(self.view.open(data.ids)).detector, []
+        data, progress, times = self.images.open(), progress or Silent(), len(self.scales)
+        target = ledger.read_images(self.crafted.key) if self.crafted else data.images
+        images = torch.cat([(data.images + scale * (target - data.images)).clamp(0, 1) for scale in self.scales])
+        ids, scores = data.ids * times, []
+        detector = self.watch.open(self.view, ledger)
         progress.stage("screen", len(images))
         for rows, batch, size in padded_batches(torch.arange(len(images)), images):
-            scores.append(detector.score(batch, [data.ids[row] for row in rows.tolist()])[:size])
+            scores.append(detector.score(batch, [ids[row] for row in rows.tolist()])[:size])
             progress.advance(int(rows[size - 1]) + 1)
         clean = "calibration" if self.images.split == "validation" else "clean"
         ledger.write(
@@ -63,16 +68,16 @@ class Screen:
             self.key,
             self.view.record()
             | {
-                "image": list(data.ids),
-                "label": listed(data.labels),
+                "image": list(ids),
+                "label": listed(data.labels) * times,
                 "data_digest": data.digest,
                 "rtol": self.view.tolerance,
                 "atol": self.view.tolerance,
                 "kind": "adversarial" if self.crafted else clean,
                 "crafted": self.crafted.key if self.crafted else None,
-                "scale": 1.0,
-                "detector": self.watch.detector,
-                "cost": self.watch.cost,
-                "score": listed(torch.cat(scores)),
+                "scale": [scale for scale in self.scales for _ in data.ids],
+                "detector": self.watch.name,
+                "cost": detector.cost,
+                "score": listed(torch.cat(scores).double()),
             },
         )

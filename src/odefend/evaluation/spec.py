@@ -12,6 +12,10 @@ Tolerance = Annotated[float, Field(gt=0)]
 Gradient = Literal["unrolled", "exact", "torchdiffeq", "checkpoint", "adjoint"]
 
 
+LEAST_CALIBRATION = 19
+"""Calibration images without which nothing can alarm at 5 % false alarms: see `detectors.Calibration`."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

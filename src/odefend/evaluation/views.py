@@ -1,18 +1,16 @@
-"""What units of work are about: views of nets, slices of data sets, detectors that stand by. Small values that can be sent to
-another process, and that open the real thing there."""
+"""What units of work are about: views of nets and slices of data sets. Small values that can be sent to another process, and that
+open the real thing there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from odefend.attacks import Expectation, Guard
+from odefend.attacks import Expectation
 from odefend.data import DATASETS, LabelledImages
 from odefend.defenses import LogUniform, RandomTolerance
-from odefend.detectors import Detector, OnePassMargin, ToleranceVote
 from odefend.errors import unknown
 from odefend.models import Classifier, ODENet, load, weights_digest
-from odefend.tensors import Images, PerImage
 from odefend.version import code_version
 
 
@@ -102,48 +100,3 @@ class Slice:
     def open(self) -> LabelledImages:
         """The images."""
         return _images(self.data, self.split)[self.start : self.stop]
-
-
-@dataclass(frozen=True)
-class Watch:
-    """A detector beside the net under attack, which the attacker knows: see `attacks.Guard`.
-
-    A vote is judged with `votes` solves and searched with `searched` others, whose draws the detector does not make.
-    """
-
-    detector: str
-    threshold: float
-    scale: float
-    way: str = "selective"
-    votes: int = 20
-    searched: int = 5
-
-    @property
-    def cost(self) -> int:
-        """Passes through the net for a score."""
-        return 1 if self.detector == "one-pass-margin" else self.votes
-
-    def open(self, net: Classifier) -> Guard:
-        """The detector itself, beside a net."""
-        source = None
-        if self.detector == "one-pass-margin":
-            detector: Detector = OnePassMargin(net)
-        elif self.detector == "tolerance-vote" and isinstance(net, ODENet):
-            detector = ToleranceVote(net, self.votes)
-            source = ToleranceVote(net, self.searched, RandomTolerance(seed=1))
-        else:
-            raise unknown("detector", self.detector, ("one-pass-margin", "tolerance-vote"))
-        # A vote of fewer solves has a proportionally smaller score.
-        return Guard(detector, self.threshold, self.scale, self.way, source and _Rescaled(source, self.votes))
-
-
-@dataclass(frozen=True)
-class _Rescaled:
-    """The score of a vote as one of `votes` solves would have it."""
-
-    vote: ToleranceVote
-    votes: int
-
-    def score(self, images: Images, ids: Sequence[str]) -> PerImage:
-        """Scaled by the number of solves."""
-        return self.vote.score(images, ids) * (self.votes / self.vote.votes)

@@ -194,7 +194,7 @@ def alarms(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float], 
             "precision at 1 %",
         ),
         tuple(rows),
-        f"The threshold of each detector is the lowest with at most {100 * allowed:g} % alarms on {count} clean calibration "
+        f"The threshold of each detector is the conformal one for {100 * allowed:g} % false alarms, from {count} clean calibration "
         "images; votes come in whole steps, so theirs alarm less. Precision at 1 %: the share of alarms that are attacks where one "
         f"image in a hundred is attacked, at s = {scales[0]:g} and the upper bound of the false alarms.",
     )

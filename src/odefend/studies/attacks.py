@@ -12,7 +12,7 @@ import polars as pl
 
 from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, FoolboxAttack
 from odefend.defenses import LogUniform
-from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Screen, Slice, View, Watch
+from odefend.evaluation import Condition, Craft, Guarded, Judge, Ledger, Runner, Screen, Slice, View, Watch
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.ledger import digest
 from odefend.evaluation.plan import Unit, work
@@ -70,11 +70,11 @@ class Setup:
         ]
 
     def craft(
-        self, experiment: str, attack: Attack, count: int | None = None, watch: Watch | None = None
+        self, experiment: str, attack: Attack, count: int | None = None, guard: Guarded | None = None
     ) -> list[Craft]:
         """One attack on the net, in shards."""
         return [
-            Craft(experiment, attack, self.view, images, watch=watch) for images in self.slices(count or self.images)
+            Craft(experiment, attack, self.view, images, guard=guard) for images in self.slices(count or self.images)
         ]
 
 
@@ -144,10 +144,10 @@ def guarded(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) 
     """The same attacks, knowing the detector and its threshold; `limits`: threshold and scale by detector and alarms."""
     found = []
     for (detector, allowed), (level, scale) in limits.items():
-        watch = Watch(detector, level, scale)
+        guard = Guarded(Watch(detector), level, scale)
         of = f"{detector}, {allowed:g}"
-        found += setup.craft(f"knowing PGD: {of}", PGD(setup.epsilon, steps=setup.steps), setup.watched, watch)
-        found += setup.craft(f"knowing C&W: {of}", setup.quick, setup.watched, watch)
+        found += setup.craft(f"knowing PGD: {of}", PGD(setup.epsilon, steps=setup.steps), setup.watched, guard)
+        found += setup.craft(f"knowing C&W: {of}", setup.quick, setup.watched, guard)
     return found
 
 
@@ -193,16 +193,14 @@ def clean_screens(setup: Setup) -> list[Screen]:
     held_out = Slice(setup.data, "validation", 0, setup.calibration)
     test = Slice(setup.data, "test", 0, setup.images)
     return [
-        Screen("clean", setup.view, images, Watch(detector, 0.0, 1.0))
-        for detector in DETECTORS
-        for images in (held_out, test)
+        Screen("clean", setup.view, images, Watch(detector)) for detector in DETECTORS for images in (held_out, test)
     ]
 
 
 def attacked_screens(setup: Setup) -> list[Screen]:
     """What attackers who knew nothing made, before the detectors."""
     return [
-        Screen(unit.experiment, setup.view, unit.images, Watch(detector, 0.0, 1.0), unit)
+        Screen(unit.experiment, setup.view, unit.images, Watch(detector), unit)
         for detector in DETECTORS
         for unit in unguarded(setup)
     ]

@@ -58,11 +58,13 @@ def evaluate(
     """
     from odefend.cli.evaluation import run_estimate, run_evaluation
     from odefend.evaluation import read_evaluation
+    from odefend.evaluation.spec import LEAST_CALIBRATION
 
     use_data(data_dir)
     evaluation = read_evaluation(file)
     if limit is not None:
-        sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean", "calibration")}
+        sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean")}
+        sizes["calibration"] = min(max(limit, LEAST_CALIBRATION), evaluation.calibration)
         evaluation = read_evaluation(file, {**sizes, "name": f"{evaluation.name}-limit{limit}"})
     out = out or Path(f"odefend-{evaluation.name}")
     if dry_run and ray is not None:
@@ -74,10 +76,11 @@ def evaluate(
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="attacks or presets: see above.")],
+    name: Annotated[str, typer.Argument(help="attacks, presets, detectors or detectors-mnist: see above.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,
     images: Annotated[
-        int | None, typer.Option(min=8, help="Test images; default: 200 for attacks, 16 for presets.")
+        int | None,
+        typer.Option(min=8, help="Test images; default: 200 for attacks, 16 for presets, 300 for detectors."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     data_dir: DataDir = None,
@@ -89,6 +92,9 @@ def study(
     **attacks**, on mnist-oon (two to three hours on two cores): C&W and BIM beside Foolbox with the same settings, gradients in
     bfloat16 beside float32, attacks that know that the tolerance is drawn at random, attacks that know a detector, and the
     attack on the solver's work. The costly parts take half, a quarter or an eighth of the images.
+
+    **detectors** (half an hour on two cores), every detector on digits-oon, and **detectors-mnist** (hours), those that watch the
+    solver on mnist-oon: before C&W that knows nothing of them, pushed on by s, and before C&W and PGD that know each.
 
     **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
     """

@@ -1,0 +1,116 @@
+"""Detectors that stand beside a net in units of work, and attackers who know them. Small values, as in `views`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odefend.attacks import Guard
+from odefend.detectors import DETECTORS, Detector, NoiseDrop, ToleranceDrop, ToleranceVote, named_detector
+from odefend.errors import InvalidInput
+from odefend.evaluation.ledger import Ledger
+from odefend.evaluation.views import Slice, View
+from odefend.tensors import Images, PerImage
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A detector beside a net, by its name and its settings as JSON.
+
+    `learn`: the clean images that one which learns is fitted to; `attacked`: keys of the crafted shards whose successful
+    images a supervised one is shown. `label`: what tables call it; default: its name.
+    """
+
+    detector: str
+    settings: str = "{}"
+    learn: Slice | None = None
+    attacked: tuple[str, ...] = ()
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.label or self.detector
+
+    def record(self) -> dict[str, Any]:
+        """What decides a score, for the digest of a unit."""
+        return asdict(self) | {"learned from": self.learn and self.learn.open().digest}
+
+    def passes(self, view: View) -> int:
+        """Through the net, for one score."""
+        return named_detector(self.detector, view.open(), json.loads(self.settings)).cost
+
+    def open(self, view: View, ledger: Ledger) -> Detector:
+        """The detector beside a net, fitted where there is something to learn."""
+        return _fitted(self.detector, self.settings, self.learn, self.attacked, view, ledger.folder)
+
+
+@lru_cache(maxsize=16)
+def _fitted(
+    name: str, settings: str, learn: Slice | None, attacked: tuple[str, ...], view: View, folder: Path
+) -> Detector:
+    detector = named_detector(name, view.open(), json.loads(settings))
+    if not detector.learns:
+        return detector
+    if learn is None:
+        raise InvalidInput(f"{name}: expected images to learn from.")
+    ledger, shown = Ledger(folder), []
+    for key in attacked:
+        fooled = torch.tensor(ledger.read_shard("crafted", key)["success"].to_list())
+        shown.append(ledger.read_images(key)[fooled])
+    return detector.fit(learn.open().images, torch.cat(shown) if shown else None)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A detector that refuses images above a threshold, and an attacker who knows both: see `attacks.Guard`.
+
+    What the detector draws at random the attacker does not know: the search follows other draws, and of a vote's solves
+    `searched` only.
+    """
+
+    watch: Watch
+    threshold: float
+    scale: float
+    way: str = "selective"
+    searched: int = 5
+
+    def open(self, view: View, ledger: Ledger) -> Guard:
+        """The detector as an attack is given it."""
+        detector, source = self.watch.open(view, ledger), None
+        settings = json.loads(self.watch.settings)
+        if isinstance(detector, ToleranceVote | ToleranceDrop):
+            settings["defense"] = settings.get("defense", {}) | {"seed": detector.defense.seed + 1}
+            if isinstance(detector, ToleranceVote):
+                settings["votes"] = min(self.searched, detector.votes)
+            source = named_detector(self.watch.detector, view.open(), settings)
+            if isinstance(detector, ToleranceVote):  # a vote of fewer solves has a proportionally smaller score
+                source = _Rescaled(source, detector.votes / settings["votes"])
+        elif isinstance(detector, NoiseDrop):
+            source = named_detector(self.watch.detector, view.open(), settings | {"seed": detector.seed + 1})
+        return Guard(detector, self.threshold, self.scale, self.way, source)
+
+    def record(self) -> dict[str, Any]:
+        """What decides an attack on both, for the digest of a unit and for its rows."""
+        return asdict(self) | {"watch": self.watch.record()}
+
+    def passes(self, view: View) -> int:
+        """Through the net, for a gradient of the score that is searched."""
+        many = self.watch.passes(view)
+        return min(many, self.searched) if DETECTORS[self.watch.detector] is ToleranceVote else many
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    """A score in other units."""
+
+    of: Detector
+    factor: float
+
+    def score(self, images: Images, ids: Sequence[str]) -> PerImage:
+        """The score times the factor."""
+        return self.of.score(images, ids) * self.factor

@@ -1,0 +1,206 @@
+"""The detectors on trial: against C&W that knows nothing of them, pushed on, and against C&W and PGD that know each.
+
+It reads from top to bottom like an experiment section. Every number of its tables comes from rows of the ledger.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from odefend.attacks import PGD, Attack, CarliniWagner
+from odefend.evaluation import Craft, Guarded, Ledger, Runner, Screen, Slice, View, Watch
+from odefend.evaluation.detection import threshold
+from odefend.evaluation.ledger import digest
+from odefend.evaluation.plan import work
+from odefend.evaluation.unit import Unit
+from odefend.progress import Progress
+from odefend.version import code_version
+
+TOLERANCE = 1e-3
+ALARMS = (0.01, 0.05)
+"""Shares of clean images that a detector may refuse."""
+SEARCH = CarliniWagner(steps=60, binary_search_steps=4, learning_rate=0.1, initial_constant=1.0)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The size of the study: clean test images, how many of them are attacked by one who knows nothing, and by one who knows;
+    validation images that thresholds are set on; training images that detectors learn from, of which `attacked` are shown
+    attacked by PGD to those that are supervised: an attack they are not tried on."""
+
+    net: str = "digits-oon"
+    data: str = "digits"
+    detectors: tuple[tuple[str, str], ...] = ()
+    clean: int = 500
+    images: int = 300
+    knowing: int = 100
+    calibration: int = 200
+    learn: int = 1000
+    attacked: int = 300
+    shard: int = 50
+    epsilon: float = 0.1
+    scales: tuple[float, ...] = (1.0, 1.05, 1.1, 1.25)
+    search: CarliniWagner = SEARCH
+    steps: int = 20
+
+    @property
+    def view(self) -> View:
+        """The net at the tolerance of its training."""
+        return View(self.net, TOLERANCE)
+
+    @property
+    def name(self) -> str:
+        """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
+        return f"detectors-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
+
+    def slices(self, count: int, split: str = "test") -> list[Slice]:
+        """The first images of a split, in shards."""
+        count = min(count, len(Slice(self.data, split, 0, count).open()))
+        return [Slice(self.data, split, at, min(at + self.shard, count)) for at in range(0, count, self.shard)]
+
+    def watches(self) -> list[Watch]:
+        """The detectors, those that learn with what they learn from."""
+        shown = tuple(unit.key for unit in lessons(self))
+        learn = Slice(self.data, "train", 0, self.learn)
+        return [
+            Watch(name, settings, learn, shown if name in SUPERVISED else (), label(name, settings))
+            for name, settings in self.detectors
+        ]
+
+
+SUPERVISED = ("separate-network",)
+
+EVERY = (
+    ("one-pass-margin", "{}"),
+    ("confidence", "{}"),
+    ("entropy", "{}"),
+    ("energy", "{}"),
+    ("noise-drop", '{"sigma": 0.02}'),
+    ("noise-drop", '{"sigma": 0.1}'),
+    ("feature-squeezing", "{}"),
+    ("tolerance-vote", '{"votes": 20}'),
+    ("tolerance-drop", "{}"),
+    ("logit-spread", "{}"),
+    ("embedded-error", "{}"),
+    ("step-trace", "{}"),
+    ("principal-components", "{}"),
+    ("separate-network", "{}"),
+)
+OF_SOLVER = tuple(
+    (name, settings)
+    for name, settings in EVERY
+    if name
+    in (
+        "one-pass-margin",
+        "noise-drop",
+        "tolerance-vote",
+        "tolerance-drop",
+        "logit-spread",
+        "embedded-error",
+        "step-trace",
+    )
+)
+
+SETUPS = {
+    "digits": Setup(detectors=EVERY),
+    "mnist": Setup("mnist-oon", "mnist", OF_SOLVER, knowing=25, calibration=500, learn=500),
+}
+"""The sizes that the study is run at, by data set: every detector on digits, those that watch the solver on MNIST, beside what
+costs as little."""
+
+
+def label(name: str, settings: str) -> str:
+    """What tables call a detector: with those of its settings that are not the usual ones."""
+    said = ", ".join(f"{key} {value:g}" for key, value in json.loads(settings).items())
+    return f"{name}, {said}" if said else name
+
+
+def lessons(setup: Setup) -> list[Craft]:
+    """Attacked training images, for supervised detectors."""
+    if not any(name in SUPERVISED for name, _ in setup.detectors):
+        return []
+    shown = PGD(setup.epsilon, steps=setup.steps, early_stop=False)
+    return [Craft("lessons", shown, setup.view, images) for images in setup.slices(setup.attacked, "train")]
+
+
+def attacks(setup: Setup) -> tuple[tuple[str, Attack], ...]:
+    """What is tried: the nearest image, and one in a ball."""
+    return ("C&W", setup.search), ("PGD", PGD(setup.epsilon, steps=setup.steps))
+
+
+def unknowing(setup: Setup) -> list[Craft]:
+    """Attacks that know nothing of a detector."""
+    return [
+        Craft(f"plain {name}", attack, setup.view, images)
+        for name, attack in attacks(setup)
+        for images in setup.slices(setup.images)
+    ]
+
+
+def screens(setup: Setup) -> list[Screen]:
+    """Clean images and those of attackers who know nothing, C&W's also pushed on, before every detector."""
+    clean = [*setup.slices(setup.calibration, "validation"), *setup.slices(setup.clean)]
+    return [
+        *(Screen("clean", setup.view, images, watch) for watch in setup.watches() for images in clean),
+        *(
+            Screen(
+                unit.experiment,
+                setup.view,
+                unit.images,
+                watch,
+                unit,
+                setup.scales if unit.experiment == "plain C&W" else (1.0,),
+            )
+            for watch in setup.watches()
+            for unit in unknowing(setup)
+        ),
+    ]
+
+
+def knowing(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
+    """The same attacks, knowing each detector and its threshold; `limits`: threshold and scale by detector and alarms."""
+    return [
+        Craft(
+            f"knowing {name}: {watch.name}, {allowed:g}",
+            attack,
+            setup.view,
+            images,
+            guard=Guarded(watch, *limits[watch.name, allowed]),
+        )
+        for watch in setup.watches()
+        for allowed in ALARMS
+        for name, attack in attacks(setup)
+        for images in setup.slices(setup.knowing)
+    ]
+
+
+def limits(setup: Setup, scored: pl.DataFrame) -> dict[tuple[str, float], tuple[float, float]]:
+    """(threshold, scale) of each detector for each share of alarms, from the scores of calibration images; the scale is their
+    spread between the 5th and the 95th percentile, which no single image decides."""
+    found = {}
+    for watch in setup.watches():
+        rows = scored.filter((pl.col("detector") == watch.name) & (pl.col("kind") == "calibration"))
+        low, high = (float(rows["score"].quantile(share) or 0.0) for share in (0.05, 0.95))
+        for allowed in ALARMS:
+            found[watch.name, allowed] = (threshold(scored, watch.name, allowed), max(high - low, 1e-3))
+    return found
+
+
+def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None = None) -> Ledger:
+    """Do whatever is not yet in the ledger at `folder`; returns the ledger."""
+    guess = dict.fromkeys(((watch.name, allowed) for watch in setup.watches() for allowed in ALARMS), (0.0, 1.0))
+    first, last = [*lessons(setup), *unknowing(setup), *screens(setup)], knowing(setup, guess)
+    done = sum(map(work, first))
+    progress.stage("detectors on trial", done + sum(map(work, last)))
+    with Runner(folder, workers) as runner:
+        _run(runner, setup, first, progress.advance)
+        scored = runner.ledger.read("scored", setup.name)
+        _run(runner, setup, knowing(setup, limits(setup, scored)), lambda more: progress.advance(done + more))
+    return runner.ledger
+
+
+def _run(runner: Runner, setup: Setup, units: Sequence[Unit], tell: Callable[[float], None]) -> None:
+    runner.run([(unit, work(unit)) for unit in units], tell, setup.name)
