@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from odefend.cli.commands import attack, data, evaluation, ledger, models, training
+from odefend.cli.commands import attack, data, detector, evaluation, ledger, models, training
 from odefend.errors import OdefendError
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
@@ -37,6 +37,11 @@ def _app() -> typer.Typer:
     nets.callback(invoke_without_command=True)(models.list_)
     nets.command()(models.fetch)
     app.add_typer(nets, name="models")
+    watchers = typer.Typer(no_args_is_help=True, help="Detectors of attacked images: list, fit, calibrate, score.")
+    watchers.command("list")(detector.list_)
+    for command in (detector.fit, detector.calibrate, detector.score):
+        watchers.command()(command)
+    app.add_typer(watchers, name="detector")
     sets = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, check.")
     sets.command("list")(data.list_)
     sets.command()(data.fetch)

@@ -89,7 +89,7 @@ def run_attacks(as_json: bool) -> None:
 
 def chosen_attack(name: str, settings: list[str], push: float | None) -> Attack:
     """The attack that the command line names; values as in TOML, and bare words."""
-    attack = named_attack(name, dict(_setting(text) for text in settings))
+    attack = named_attack(name, dict(map(setting, settings)))
     return attack if push is None else Pushed(attack, push)
 
 
@@ -115,7 +115,8 @@ def _at_home(view: View) -> View:
     return replace(view, tolerance=view.tolerance or usual or 1e-3)
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
+    """A setting as the command line has it: NAME=VALUE, the value as in TOML or a bare word."""
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidInput(f"--set: expected NAME=VALUE, such as steps=40, got {text!r}.")

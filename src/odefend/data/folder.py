@@ -1,11 +1,13 @@
 """Any folder of pictures as a data set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from odefend.data.images import SPLITS, LabelledImages, check_split, shuffled
-from odefend.data.pictures import SUFFIXES, decode_all
+from odefend.data.pictures import SUFFIXES, decode, decode_all
 from odefend.errors import DataError, InvalidInput
 
 SHARES = {"test": 0.1, "validation": 0.1, "train": 0.8}
@@ -45,6 +47,26 @@ def folder(
         torch.tensor([labels[chosen[i]] for i in kept]),
         tuple(ids[i] for i in kept),
     )
+
+
+def pictures_below(paths: Sequence[Path], *, grey: bool = False) -> list[LabelledImages]:
+    """Single pictures and those below folders, whatever their sizes: in groups of one size, as they are named, without labels
+    (-1). Raises DataError, which names the file or folder, where there is none."""
+    files = [file for path in paths for file in (_pictures(path) if path.is_dir() else [path])]
+    if not files:
+        raise DataError(f"{paths[0] if paths else 'no path'}: expected pictures ({', '.join(SUFFIXES)}), found none.")
+    groups = dict[tuple[int, ...], list[tuple[str, np.ndarray]]]()
+    for file in files:
+        pixels = decode(file, grey=grey)
+        groups.setdefault(pixels.shape, []).append((str(file), pixels))
+    return [
+        LabelledImages(
+            torch.from_numpy(np.stack([pixels for _, pixels in group])),
+            torch.full((len(group),), -1),
+            tuple(name for name, _ in group),
+        )
+        for group in groups.values()
+    ]
 
 
 def _pictures(place: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from odefend.detectors.batch_tests import EnergyDistance as EnergyDistance
 from odefend.detectors.calibrate import Calibrated as Calibrated
 from odefend.detectors.calibrate import Calibration as Calibration
 from odefend.detectors.calibrate import Kind as Kind
+from odefend.detectors.calibrate import Screening as Screening
 from odefend.detectors.families import DETECTORS as DETECTORS
 from odefend.detectors.fusion import Fused as Fused
 from odefend.detectors.network import SeparateNetwork as SeparateNetwork
@@ -25,5 +26,6 @@ from odefend.detectors.solver import ToleranceDrop as ToleranceDrop
 from odefend.detectors.storage import load_detector as load_detector
 from odefend.detectors.storage import named_detector as named_detector
 from odefend.detectors.storage import save_detector as save_detector
+from odefend.detectors.storage import setting_types as setting_types
 from odefend.detectors.vote import ToleranceVote as ToleranceVote
 from odefend.detectors.vote import agreement as agreement

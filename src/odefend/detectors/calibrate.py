@@ -134,7 +134,12 @@ class Calibrated:
     @torch.no_grad()
     def on(cls, detector: Detector, images: Images, ids: Sequence[str]) -> "Calibrated":
         """Calibrated on clean images, which the detector must not have learned from."""
-        return cls(detector, Calibration(detector.score(images, ids)), Kind.of(images))
+        return cls.of(detector, detector.score(images, ids), images)
+
+    @classmethod
+    def of(cls, detector: Detector, scores: PerImage, images: Images) -> "Calibrated":
+        """The same, where these images were scored before."""
+        return cls(detector, Calibration(scores), Kind.of(images))
 
     @torch.no_grad()
     def screen(self, images: Images, ids: Sequence[str], allowed: float = 0.05) -> Screening:

@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from odefend.detectors.base import Detector
 from odefend.detectors.calibrate import Calibrated
 from odefend.detectors.families import DETECTORS
 from odefend.errors import CheckpointError, InvalidInput, unknown
 from odefend.files import write_atomically
-from odefend.models import Classifier, ODENet, weights_digest
+from odefend.models import Classifier, ODENet, load, weights_digest
 
 FORMAT = "1"
 OF_CALIBRATION, OF_DETECTOR = "calibration.", "learned."
@@ -33,7 +34,7 @@ def named_detector(name: str, net: Classifier, settings: dict[str, Any] | None =
         raise InvalidInput(
             f"net: expected an ODE net, got {type(net).__name__}, which has no solver for {name} to watch."
         )
-    types = _settings(kind)
+    types = setting_types(kind)
     wanted = {}
     for key, value in (settings or {}).items():
         if key not in types:
@@ -49,21 +50,24 @@ def settings_of(detector: Detector) -> dict[str, Any]:
     """A detector's settings, as JSON can hold them."""
     return {
         name: TypeAdapter(kind).dump_python(getattr(detector, name), mode="json")
-        for name, kind in _settings(type(detector)).items()
+        for name, kind in setting_types(type(detector)).items()
     }
 
 
-def _settings(kind: type[Detector]) -> dict[str, Any]:
-    """The names and types of a detector's settings."""
+def setting_types(kind: type[Detector]) -> dict[str, Any]:
+    """The settings of a kind of detector by name, with their types."""
     return {field.name: field.type for field in fields(kind) if field.name != "net"}  # type: ignore[arg-type]
 
 
 def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
     """Write a detector, calibrated or not, to `path`.safetensors, atomically; returns where it is.
 
-    The net beside it is not in the file: `load_detector` is given it, and knows it again by its weights.
+    The net beside it is not in the file, but its name and a digest of its weights: see `load_detector`. Raises InvalidInput
+    for a net with a tolerance for each image.
     """
     bare = detector.detector if isinstance(detector, Calibrated) else detector
+    if isinstance(bare.net, ODENet) and isinstance(bare.net.settings.tolerance, Tensor):
+        raise InvalidInput("net: expected one tolerance for all images, got one for each, which no other image has.")
     tensors = {OF_DETECTOR + name: value.cpu().contiguous() for name, value in (bare.learned or {}).items()}
     if isinstance(detector, Calibrated):
         tensors |= {OF_CALIBRATION + name: value.cpu().contiguous() for name, value in detector.state().items()}
@@ -73,15 +77,20 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
         "settings": json.dumps(settings_of(bare)),
         "net": weights_digest(bare.net),
         "solved": _solved(bare.net),
+        "name": bare.net.card.name if bare.net.card else "",
+        "tolerance": json.dumps(bare.net.settings.tolerance if isinstance(bare.net, ODENet) else None),
     }
     path = path.with_suffix(".safetensors")
     write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
     return path
 
 
-def load_detector(path: Path, net: Classifier) -> Detector | Calibrated:
-    """The detector in a file, beside the net it was saved with. Raises CheckpointError for a file that is missing, damaged or
-    of another net."""
+def load_detector(path: Path, net: Classifier | str | None = None) -> Detector | Calibrated:
+    """The detector in a file, beside the net it was saved with: by default that of the zoo, by name that one of the zoo or
+    of a file; at the tolerance that it had then.
+
+    Raises CheckpointError for a file that is missing, damaged or of another net.
+    """
     path = path.with_suffix(".safetensors")
     try:
         with safe_open(path, "pt") as file:
@@ -91,6 +100,11 @@ def load_detector(path: Path, net: Classifier) -> Detector | Calibrated:
         raise CheckpointError(f"{path}: missing or damaged: {error}. Fit the detector again.") from error
     if about.get("format") != FORMAT or about.get("detector") not in DETECTORS:
         raise CheckpointError(f"{path}: not a detector of this odefend. Name a file that `save_detector` wrote.")
+    if not isinstance(net, Classifier):
+        if not (net or about["name"]):
+            raise CheckpointError(f"{path}: does not know the name of its net. Say which it is.")
+        net = load(net or about["name"])
+        net = net.at(json.loads(about["tolerance"])) if isinstance(net, ODENet) else net
     if about["net"] != weights_digest(net):
         raise CheckpointError(f"{path}: expected the net it was fitted beside, got one of other weights.")
     if about["solved"] != _solved(net):

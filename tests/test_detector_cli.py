@@ -1,0 +1,100 @@
+"""`odefend detector`, in this process: fitted, calibrated, put to use on a data set and on pictures, and what is refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from odefend.cli import main
+from odefend.detectors import DETECTORS, Calibrated, Detector, load_detector
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def command(arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["odefend", "detector", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == status
+        return capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def calibrated(run, tmp_path):
+    file = tmp_path / "trace.safetensors"
+    run(["fit", "step-trace", "digits-oon", "--set", "steps=2", "--images", 100, "--out", file, "-q"])
+    run(["calibrate", file, "--images", 60, "-q"])
+    return file
+
+
+def test_list_has_every_detector(run):
+    assert [one["name"] for one in json.loads(run(["list", "--json"]).out)] == list(DETECTORS)
+    assert "settings" in run(["list"]).out
+
+
+def test_a_detector_goes_from_fit_to_scores(run, calibrated, test_digits):
+    detector = load_detector(calibrated)
+    assert isinstance(detector, Calibrated) and len(detector.calibration.scores) == 60
+    told = json.loads(run(["score", calibrated, "--images", 30, "--allowed", 0.1, "--json", "-q"]).out)
+    some = test_digits[:30]
+    found = detector.screen(some.images, some.ids, 0.1)
+    assert [one["image"] for one in told] == list(some.ids)
+    assert [one["score"] for one in told] == pytest.approx(found.scores.tolist())
+    for one, p, alarm, known in zip(told, found.p_values, found.alarms, found.calibrated, strict=True):
+        expected = "alarm" if alarm else "accepted" if known else "not calibrated for this kind of image"
+        assert one["verdict"] == expected and (not known or one["p_value"] == pytest.approx(p.item()))
+    shown = run(["score", calibrated, "--images", 50, "-q"]).out
+    assert "most suspicious of 50" in " ".join(shown.split())
+
+
+def test_pictures_of_any_size_are_scored_or_refused(run, calibrated, tmp_path, test_digits):
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    pixels = (test_digits.images[0, 0].numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "digit.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "below" / "black.png")
+    Image.fromarray(np.zeros((20, 9), np.uint8)).save(folder / "other.png")
+    told = {one["image"]: one for one in json.loads(run(["score", calibrated, folder, "--json", "-q"]).out)}
+    strange = "not calibrated for this kind of image"
+    assert told[str(folder / "digit.png")]["verdict"] in ("accepted", "alarm")
+    assert told[str(folder / "below" / "black.png")]["verdict"] == strange
+    assert told[str(folder / "other.png")]["verdict"] == strange
+    assert "2 are of another kind" in " ".join(run(["score", calibrated, folder, "-q"]).out.split())
+
+
+def test_a_supervised_detector_is_shown_an_attack(run, tmp_path):
+    file = tmp_path / "net.safetensors"
+    common = ["fit", "separate-network", "digits-oon", "--set", "epochs=1", "--images", 40, "--out", file, "-q"]
+    assert "fitted to 40 images" in run([*common, "--attack-set", "epsilon=0.5", "--attack-set", "steps=2"]).out
+    assert "broke none" in run([*common, "--attack-set", "epsilon=0.0001", "--attack-set", "steps=1"], 2).err
+
+
+def test_the_net_is_solved_as_it_was_then(run, tmp_path):
+    file = tmp_path / "spread.safetensors"
+    assert (
+        "nothing to learn" in run(["fit", "embedded-error", "digits-oon", "--tolerance", 0.1, "--out", file, "-q"]).out
+    )
+    detector = load_detector(file)
+    assert isinstance(detector, Detector) and detector.net.settings.tolerance == 0.1
+
+
+def test_what_is_wrong_is_said(run, calibrated, tmp_path):
+    bare = tmp_path / "margin.safetensors"
+    run(["fit", "one-pass-margin", "digits-res", "--out", bare, "-q"])
+    for arguments, told in (
+        (["fit", "one-pass-margins", "digits-oon"], "Did you mean 'one-pass-margin'"),
+        (["fit", "tolerance-vote", "digits-res"], "has no solver for tolerance-vote to watch"),
+        (["fit", "one-pass-margin", "digits-res", "--tolerance", 0.1], "which solves nothing"),
+        (["fit", "tolerance-vote", "digits-oon", "--set", "vote=3"], "Did you mean 'votes'"),
+        (["fit", "step-trace", "digits-oon", "--data", "digit"], "Did you mean 'digits'"),
+        (["score", bare], "expected a calibrated detector. Run: odefend detector calibrate"),
+        (["score", tmp_path / "none.safetensors"], "missing or damaged"),
+        (["score", calibrated, "--net", "digits-res"], "one of other weights"),
+        (["score", calibrated, "--allowed", 0.001], "at least 1 / 61"),
+        (["score", calibrated, tmp_path / "nothing.png"], "no such file"),
+    ):
+        assert told in run([*arguments, "-q"], 2).err
