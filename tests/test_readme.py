@@ -21,6 +21,12 @@ def test_the_examples_run(capsys):
         assert says in capsys.readouterr().out
 
 
+def test_the_example_on_detectors_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detectors.md").read_text(), re.S)
+    exec(compile(example, "detectors.md", "exec"), {})
+    assert re.match(r"\d+ of \d+ alarm; p-values from 0\.\d{3}\n$", capsys.readouterr().out)
+
+
 def test_its_commands_are_in_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     for command in set(re.findall(r"make (\w[\w-]*)", README)):

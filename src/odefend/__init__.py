@@ -36,9 +36,13 @@ from odefend.defenses import InputTransform as InputTransform
 from odefend.defenses import LogUniform as LogUniform
 from odefend.defenses import RandomTolerance as RandomTolerance
 from odefend.detectors import DETECTORS as DETECTORS
+from odefend.detectors import Calibrated as Calibrated
 from odefend.detectors import Detector as Detector
 from odefend.detectors import OnePassMargin as OnePassMargin
 from odefend.detectors import ToleranceVote as ToleranceVote
+from odefend.detectors import load_detector as load_detector
+from odefend.detectors import named_detector as named_detector
+from odefend.detectors import save_detector as save_detector
 from odefend.errors import OdefendError as OdefendError
 from odefend.models import MODELS as MODELS
 from odefend.models import Classifier as Classifier
