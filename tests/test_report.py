@@ -15,8 +15,8 @@ from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.evaluation import Ledger, estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
 from odefend.evaluation.plan import Plan
 from odefend.progress import Silent
-from odefend.report import evaluation_page, findings, tables
-from odefend.report.published import published_table
+from odefend.report import evaluation_page, figures, findings, tables
+from odefend.report.published import published_lessons, published_table
 from odefend.report.rows import Rows
 from odefend.studies import demo
 
@@ -213,6 +213,18 @@ def test_published_numbers_stand_beside_the_measured_ones(rows):
     assert searched[7] == "0.0123" and searched[8].startswith(f"{hits.mean():.3g} [")
 
 
+def test_a_lesson_compares_what_tolerance_does_in_print_and_here(rows):
+    (lesson,) = published_lessons(rows)
+    ends = [f"{100 * made['success'].mean():.1f} %" for at in (1e-3, 10.0) for made in [attacked_by(rows, at)]]
+    assert "breaks 75.0 % of the images at tolerance 0.001 and 25.0 % at 10; here" in lesson
+    assert [piece.split(" [")[0] for piece in lesson.split("here it breaks ")[1].split(" and ")][:2] == ends
+
+
+def attacked_by(rows, at):
+    made = rows.made("PGD, all steps", "digits-oon", 0.1, at)
+    return made.filter(~pl.col("initially_wrong"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -400,6 +412,12 @@ def test_the_worst_case_counts_every_attack_at_the_tested_tolerance(rows):
     args = (rows.judged, "digits-oon")
     assert robustness.worst_case(made, *args, 0.1, 0.1).value == 0
     assert robustness.worst_case(made, *args, 10.0, 0.1) == robustness.worst_case(rows.crafted, *args, 10.0, 0.1)
+
+
+def test_a_curve_is_drawn_before_the_control_was_attacked(rows):
+    made = rows.crafted.filter((pl.col("trial") == "PGD") & (pl.col("net") == "digits-oon"))
+    assert "digits-oon" in (drawn := figures.epsilon_curve(made, ["digits-oon", "digits-res"], "PGD"))
+    assert "digits-res" not in drawn
 
 
 def more(rows, others):

@@ -11,7 +11,7 @@ from odefend.files import make_folder, write_text
 from odefend.report import evaluation_tables, findings, sections
 from odefend.report.gallery import gallery
 from odefend.report.page import Page, write_page
-from odefend.report.published import published_section, published_table
+from odefend.report.published import published_lessons, published_section, published_table
 from odefend.report.rows import Rows
 from odefend.report.table import Table
 from odefend.report.threat import threat
@@ -88,6 +88,7 @@ def lessons(rows: Rows) -> tuple[str, ...]:
             at = about.attacked_at(trial)[0]
             here = rows.crafted.filter(pl.col("rtol").is_null() | (pl.col("rtol") == at))
             found.append(findings.undefended(here, about.net, about.control, trial.name))
+    found += published_lessons(rows)
     for trial, at in rows.everywhere() if rows.sigmas else ():
         judged = rows.about(trial, at)
         if at == about.tolerance:

@@ -150,14 +150,14 @@ def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> st
     for net, color in zip(nets, (BLUE, ORANGE), strict=False):
         on_net = attacked(crafted.filter(pl.col("net") == net))
         tolerances = sorted(on_net["rtol"].unique(), key=lambda value: value or 0)
-        shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(tolerances))) if len(tolerances) > 1 else [color]
-        for tolerance, shade in zip(tolerances, shades, strict=True):
+        several = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(tolerances)))
+        for tolerance, shade in zip(tolerances, several, strict=True):
             rows = on_net.filter(pl.col("rtol").eq_missing(tolerance))
             epsilons = sorted(rows["epsilon"].unique().to_list())
             hits = [rows.filter(pl.col("epsilon") == e)["success"] for e in epsilons]
             label = net if tolerance is None else f"{net} at {tolerance:g}"
             shares = [intervals.rate(int(h.sum()), len(h)) for h in hits]
-            line(axes, epsilons, shares, shade, label)
+            line(axes, epsilons, shares, shade if len(tolerances) > 1 else color, label)
     axes.set(xlabel=f"{crafted['norm'][0]} radius epsilon", ylabel=f"{attack} success, %", ylim=(-3, 103))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return svg(figure, f"{attack} success by radius")

@@ -99,6 +99,28 @@ def _short(value: Interval) -> str:
     return f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]" if value.n else "no data"
 
 
+def published_lessons(rows: Rows) -> list[str]:
+    """For each attack that was printed at several tolerances, where it changes most over them in print: how much it does here."""
+    found, told = list(pairs(rows)), list[str]()
+    for trial in dict.fromkeys(pair.printed.trial for pair in found):
+        series = [
+            sorted((pair for pair in found if pair.printed is printed), key=lambda pair: pair.tolerance or 0.0)
+            for printed in rows.evaluation.published
+            if printed.trial == trial and len(printed.at) > 1
+        ]
+        series = [one for one in series if len(one) > 1]
+        if not series:
+            continue
+        first, *_, last = max(series, key=lambda one: abs(one[0].success - one[-1].success))
+        radius = "" if first.printed.epsilon is None else f" of radius {first.printed.epsilon:g}"
+        told.append(
+            f"In print ({first.printed.source}), {trial}{radius} breaks {100 * first.success:.1f} % of the images at tolerance "
+            f"{first.tolerance:g} and {100 * last.success:.1f} % at {last.tolerance:g}; here it breaks "
+            f"{first.measured.percent} and {last.measured.percent} of {first.net}, another net of the same design."
+        )
+    return told
+
+
 def published_section(rows: Rows) -> Section | None:
     """The printed numbers as points beside the measured curves."""
     found = list(pairs(rows))
