@@ -65,6 +65,13 @@ def test_the_page_on_scale_is_made_of_the_measured_costs():
     assert script.filled(page, script.tables(json.loads(script.MEASURED.read_text()))) == page
 
 
+def test_the_page_on_mnist_is_made_of_the_committed_rows():
+    script, page = script_of("mnist"), (ROOT / "docs" / "mnist.md").read_text()
+    rows = script.kept()
+    assert script.filled(page, rows) == page
+    assert (ROOT / "docs" / "mnist.svg").read_text() == script.figure(rows)
+
+
 def test_the_page_of_the_attacks_is_made_of_the_committed_rows():
     script, page = script_of("attacks"), (ROOT / "docs" / "attacks.md").read_text()
     assert script.filled(page, Rows.of(Ledger(script.KEPT))) == page

@@ -172,7 +172,8 @@ class Rows:
             for at in self._tolerances(trial, net)
             if (other := self.made(trial.name, net, epsilon, at)).height
             and (base := self.made(own.name, net, epsilon, at)).height
-            for where in [own.name if at is None else f"{own.name} at tolerance {at:g}"]
+            for radius in [f" of radius {epsilon:g}" if epsilon is not None and len(trial.epsilon) > 1 else ""]
+            for where in [own.name + radius + ("" if at is None else f" at tolerance {at:g}")]
         ]
 
     def _tolerances(self, trial: Trial, net: str) -> Sequence[float | None]:

@@ -1,0 +1,106 @@
+"""Write docs/mnist.md and its figure from the rows in results/mnist.
+
+python docs/mnist.py                    write them anew
+python docs/mnist.py FOLDER             first take the rows and the report of `odefend evaluate examples/mnist.toml --out FOLDER`
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from odefend.evaluation import Ledger, opened
+from odefend.evaluation.robustness import attacked
+from odefend.intervals import rate
+from odefend.report import evaluation_page, evaluation_tables, figures
+from odefend.report.published import pairs, published_table
+from odefend.report.rows import Rows
+from odefend.report.table import Table
+
+ROOT = Path(__file__).parent.parent
+KEPT, PAGE, FIGURE = ROOT / "results" / "mnist", ROOT / "docs" / "mnist.md", ROOT / "docs" / "mnist.svg"
+
+
+def keep(folder: Path) -> None:
+    """Copy a finished evaluation without its images, packed."""
+    shutil.rmtree(KEPT, ignore_errors=True)
+    for table in ("crafted", "judged", "labels"):
+        shutil.copytree(folder / "ledger" / table, KEPT / "ledger" / table)
+    Ledger(KEPT / "ledger").pack()
+    for name in ("mnist.json", "mnist.html"):
+        shutil.copy(folder / name, KEPT / name)
+
+
+def kept() -> Rows:
+    """The committed rows."""
+    return Rows.read(*opened(KEPT, "mnist"))
+
+
+def figure(rows: Rows) -> str:
+    """The basic iterative attack by tolerance: in print, and here."""
+    found = [pair for pair in pairs(rows) if pair.printed.trial == "BIM" and pair.tolerance is not None]
+    points = [
+        (f"radius {pair.printed.epsilon:g}", pair.tolerance or 0.0, pair.success, pair.measured) for pair in found
+    ]
+    svg = figures.published(points, "BIM")
+    return svg.replace("<svg ", '<svg style="background: white" ', 1) + "\n"  # reads on dark pages as well
+
+
+def by_the_adjoint(rows: Rows) -> Table:
+    """The same attack by both gradients, on the same images, beside what is in print."""
+    printed = {
+        pair.tolerance: pair.success
+        for pair in pairs(rows)
+        if (pair.printed.trial, pair.printed.epsilon) == ("BIM", 0.3)
+    }
+    cells = []
+    for tolerance, success in printed.items():
+        adjoint = attacked(rows.made("BIM by the adjoint", epsilon=0.3, at=tolerance))
+        own = attacked(rows.made("BIM", epsilon=0.3, at=tolerance)).filter(
+            pl.col("image").is_in(adjoint["image"].to_list())
+        )
+        shares = [rate(int(made["success"].sum()), made.height).percent for made in (adjoint, own)]
+        cells.append((f"{tolerance:g}", f"{100 * success:.0f} %", *shares))
+    return Table(
+        "BIM of radius .3 by two gradients",
+        ("tolerance", "in print", "by the adjoint at that tolerance", "through the steps of the solve"),
+        tuple(cells),
+        "Success, of the same images in both columns that were measured.",
+    )
+
+
+def tables(rows: Rows) -> tuple[Table, ...]:
+    """What the page shows, in its order."""
+    searched = [evaluation_tables.of_recovery(rows, trial, at) for trial, at in rows.everywhere()]
+    return by_the_adjoint(rows), evaluation_tables.of_nets(rows), published_table(rows), *searched
+
+
+def filled(page: str, rows: Rows) -> str:
+    """The page with what is generated in it made anew: tables between markers with their titles, and the findings."""
+    parts = {table.title: table.markdown for table in tables(rows)}
+    parts["What was found"] = "\n".join(f"- {lesson}" for lesson in evaluation_page.lessons(rows))
+    for title, text in parts.items():
+        page, count = re.subn(
+            rf"(<!-- {re.escape(title)} -->\n).*?(<!-- end -->)",
+            lambda m, t=text: f"{m[1]}{t}\n{m[2]}",
+            page,
+            flags=re.S,
+        )
+        if count != 1:
+            raise ValueError(f"docs/mnist.md: expected one pair of markers for {title!r}, found {count}")
+    return page
+
+
+def main() -> None:
+    """Write what is generated."""
+    if len(sys.argv) > 1:
+        keep(Path(sys.argv[1]))
+    rows = kept()
+    FIGURE.write_text(figure(rows), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
