@@ -9,6 +9,7 @@ from PIL import Image
 
 from odefend.cli import main
 from odefend.detectors import DETECTORS, Calibrated, Detector, load_detector
+from odefend.models.settings import pair
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_the_net_is_solved_as_it_was_then(run, tmp_path):
         "nothing to learn" in run(["fit", "embedded-error", "digits-oon", "--tolerance", 0.1, "--out", file, "-q"]).out
     )
     detector = load_detector(file)
-    assert isinstance(detector, Detector) and detector.net.settings.tolerance == 0.1
+    assert isinstance(detector, Detector) and pair(detector.net.settings.tolerance) == (0.1, 0.1)
 
 
 def test_what_is_wrong_is_said(run, calibrated, tmp_path):

@@ -20,19 +20,25 @@ def stream(seed: int, name: str, purpose: str, index: int = 0) -> np.random.Gene
 
 
 def _per_image(
-    draw: Callable[[np.random.Generator], np.ndarray | float], seed: int, ids: Sequence[str], purpose: str, index: int
+    draw: Callable[[np.random.Generator], np.ndarray | float],
+    seed: int,
+    ids: Sequence[str],
+    purpose: str,
+    index: int,
+    shape: tuple[int, ...],
 ) -> Tensor:
-    return torch.from_numpy(np.stack([np.asarray(draw(stream(seed, name, purpose, index))) for name in ids]))
+    drawn = [np.asarray(draw(stream(seed, name, purpose, index))) for name in ids]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.zeros(0, *shape, dtype=torch.float64)
 
 
 def uniform(seed: int, ids: Sequence[str], purpose: str, index: int = 0, shape: tuple[int, ...] = ()) -> Tensor:
     """Uniform numbers in [0, 1), float64, of shape (len(ids), *shape)."""
-    return _per_image(lambda generator: generator.random(shape), seed, ids, purpose, index)
+    return _per_image(lambda generator: generator.random(shape), seed, ids, purpose, index, shape)
 
 
 def normal(seed: int, ids: Sequence[str], purpose: str, index: int = 0, shape: tuple[int, ...] = ()) -> Tensor:
     """Standard normal numbers, float64, of shape (len(ids), *shape)."""
-    return _per_image(lambda generator: generator.standard_normal(shape), seed, ids, purpose, index)
+    return _per_image(lambda generator: generator.standard_normal(shape), seed, ids, purpose, index, shape)
 
 
 def content_ids(images: Tensor) -> list[str]:

@@ -1,13 +1,14 @@
 """Detectors in files: fitted, calibrated, put to use."""
 
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from odefend import intervals
-from odefend.attacks import named_attack
+from odefend.attacks import ATTACKS, named_attack
 from odefend.cli.attack import default_data, setting
 from odefend.cli.output import console, print_json, show
 from odefend.cli.progress import showing
@@ -26,6 +27,7 @@ from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier, ODENet, load
 from odefend.progress import Progress
 from odefend.report import Table
+from odefend.rng import content_ids
 from odefend.tensors import Images
 
 BATCH = 128
@@ -69,7 +71,7 @@ def run_fit(
     """Learn, and write."""
     view = _net(net, tolerance)
     detector = named_detector(name, view, dict(map(setting, settings)))
-    out = out or Path(f"{name}-{Path(net).stem}.safetensors")
+    out, learned = out or Path(f"{name}-{Path(net).stem}.safetensors"), "nothing to learn"
     if detector.learns:
         clean = _images(data or default_data(net), "train", images)
         with showing(quiet) as progress:
@@ -77,10 +79,10 @@ def run_fit(
             progress.stage(f"fit {name}", 1)
             detector.fit(clean.images, attacked)
             progress.advance(1)
+        learned = f"fitted to {len(clean)} images" + ("" if attacked is None else f" and {len(attacked)} attacked ones")
     written = save_detector(detector, out)
     console().print(
-        f"{name} beside {net}: {'fitted to ' + str(images) + ' images' if detector.learns else 'nothing to learn'}\n"
-        f"Detector: {written}\nNext: odefend detector calibrate {written}",
+        f"{name} beside {net}: {learned}\nDetector: {written}\nNext: odefend detector calibrate {written}",
         highlight=False,
         soft_wrap=True,
     )
@@ -88,13 +90,20 @@ def run_fit(
 
 def _attacked(net: Classifier, clean: LabelledImages, name: str, settings: list[str], progress: Progress) -> Images:
     """What an attack makes of the images that it breaks."""
-    attack = named_attack(name, dict(map(setting, settings)))
+    attack = named_attack(name, ({"epsilon": 0.1} if _wants_a_radius(name) else {}) | dict(map(setting, settings)))
     found = attack(net, clean.images, clean.labels, ids=clean.ids, progress=progress)
     if not bool(found.success.any()):
         raise InvalidInput(
             f"attack: expected one that breaks some of {len(clean)} images, {name} broke none. Make it stronger."
         )
     return found.images[found.success]
+
+
+def _wants_a_radius(attack: str) -> bool:
+    """Whether an attack, by its own name, has no radius unless one is given."""
+    return attack in ATTACKS and any(
+        one.name == "epsilon" and one.default is MISSING for one in fields(ATTACKS[attack])
+    )
 
 
 def run_calibrate(file: Path, net: str | None, data: str | None, images: int, quiet: bool) -> None:
@@ -134,7 +143,9 @@ def run_score(
         for batch in batches:
             for start in range(0, len(batch), BATCH):
                 some = batch[start : start + BATCH]
-                found += _told(some.ids, detector.screen(some.images, some.ids, allowed))
+                # The name of a file must not decide what is drawn for it: a picture renamed is the same picture.
+                ids = content_ids(some.images) if pictures else some.ids
+                found += _told(some.ids, detector.screen(some.images, ids, allowed))
                 done += len(some)
                 progress.advance(done)
     if as_json:

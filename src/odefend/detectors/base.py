@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from odefend.errors import InvalidInput, NotFitted
-from odefend.models import check_images
+from odefend.models import Prediction, check_images
 from odefend.tensors import Images, OtherImages, PerImage
 
 Fitted = TypeVar("Fitted", bound="Detector")
 
 MOST = 1e30
-"""The score of an image that the net gives no answer for: more suspicious than any other, and finite."""
+"""The score of an image that the net, where it is asked, gives no answer for: more suspicious than any other, and finite."""
 
 
 class Detector(ABC):
@@ -92,6 +92,12 @@ class Detector(ABC):
     def cost(self) -> int:
         """Passes through the net for one score; 0 where it is not asked."""
         return 1
+
+
+def or_most(score: PerImage, *said: Prediction) -> PerImage:
+    """The score where the net answered each time, MOST elsewhere."""
+    answered = torch.stack([one.answered for one in said]).all(0)
+    return torch.where(answered, score, MOST)
 
 
 def _size(images: Any) -> str:

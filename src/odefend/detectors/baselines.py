@@ -8,9 +8,9 @@ import torch
 from odefend.attacks import straight_through
 from odefend.attacks.differentiable import median
 from odefend.defenses import InputNoise
-from odefend.detectors.base import Detector
+from odefend.detectors.base import Detector, or_most
 from odefend.errors import InvalidInput
-from odefend.models import Classifier
+from odefend.models import Classifier, Prediction
 from odefend.tensors import Images, PerImage
 
 
@@ -21,7 +21,8 @@ class OnePassMargin(Detector):
     net: Classifier
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        return -self.net.predict(images).margin
+        said = self.net.predict(images)
+        return or_most(-said.margin, said)
 
 
 @dataclass(eq=False)
@@ -32,8 +33,9 @@ class Confidence(Detector):
     net: Classifier
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        ordered = self.net.predict(images).logits.double().sort(1).values
-        return ordered[:, :-1].logsumexp(1) - ordered.logsumexp(1)
+        said = self.net.predict(images)
+        ordered = said.logits.double().sort(1).values
+        return or_most(ordered[:, :-1].logsumexp(1) - ordered.logsumexp(1), said)
 
 
 @dataclass(eq=False)
@@ -43,8 +45,9 @@ class Entropy(Detector):
     net: Classifier
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        logs = self.net.predict(images).logits.double().log_softmax(1)
-        return -(logs.exp() * logs).sum(1)
+        said = self.net.predict(images)
+        logs = said.logits.double().log_softmax(1)
+        return or_most(-(logs.exp() * logs).sum(1), said)
 
 
 @dataclass(eq=False)
@@ -54,7 +57,8 @@ class Energy(Detector):
     net: Classifier
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        return -self.net.predict(images).logits.logsumexp(1)
+        said = self.net.predict(images)
+        return or_most(-said.logits.logsumexp(1), said)
 
 
 @dataclass(eq=False)
@@ -76,10 +80,8 @@ class NoiseDrop(Detector):
         self.noise = InputNoise(self.sigma, self.seed)
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
-        logits = self.net.predict(images).logits
-        answer = logits.argmax(1, keepdim=True)
-        under = [self.net.predict(self.noise.add(images, ids, index)).logits for index in range(self.draws)]
-        return lead(logits, answer) - torch.stack([lead(one, answer) for one in under]).mean(0)
+        said = self.net.predict(images)
+        return drop(said, [self.net.predict(self.noise.add(images, ids, index)) for index in range(self.draws)])
 
     @property
     def cost(self) -> int:
@@ -106,15 +108,23 @@ class FeatureSqueezing(Detector):
         levels = 2**self.bits - 1
         coarse = straight_through((images * levels).round() / levels, images)
         smooth = median(images, self.window)[..., : images.shape[2], : images.shape[3]]
-        said, *squeezed = (self.net.predict(one).logits.softmax(1) for one in (images, coarse, smooth))
-        return torch.stack([(said - other).abs().sum(1) for other in squeezed]).amax(0)
+        said = [self.net.predict(one) for one in (images, coarse, smooth)]
+        own, *squeezed = (one.logits.softmax(1) for one in said)
+        return or_most(torch.stack([(own - other).abs().sum(1) for other in squeezed]).amax(0), *said)
 
     @property
     def cost(self) -> int:
         return 3
 
 
-def lead(logits: torch.Tensor, answer: torch.Tensor) -> PerImage:
+def drop(said: Prediction, others: Sequence[Prediction]) -> PerImage:
+    """How far the margin of an answer drops, on average over other answers to the same images; MOST where one is missing."""
+    answer = said.logits.argmax(1, keepdim=True)
+    away = torch.stack([_lead(one.logits, answer) for one in others]).mean(0)
+    return or_most(_lead(said.logits, answer) - away, said, *others)
+
+
+def _lead(logits: torch.Tensor, answer: torch.Tensor) -> PerImage:
     """The logit of one class minus the largest other one."""
     others = logits.scatter(1, answer, float("-inf")).amax(1)
     return logits.gather(1, answer)[:, 0] - others

@@ -48,7 +48,7 @@ class SeparateNetwork(Detector):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.epochs < 1 or self.learning_rate <= 0:
+        if self.width < 1 or self.epochs < 1 or not 0 < self.learning_rate < float("inf"):
             raise InvalidInput(
                 f"width, epochs, learning_rate: expected positive ones, got {self.width}, {self.epochs}, {self.learning_rate}."
             )
@@ -62,7 +62,7 @@ class SeparateNetwork(Detector):
         images = torch.cat([clean, attacked]).float()
         labels = torch.cat([images.new_zeros(len(clean)), images.new_ones(len(attacked))])
         weight = torch.tensor(len(clean) / len(attacked))
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
             network = _network(clean.shape[1], self.width).to(images.device)
             optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
@@ -79,7 +79,8 @@ class SeparateNetwork(Detector):
         return {f"network.{name}": value.detach() for name, value in network.state_dict().items()}
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        network = _network(self.net.in_channels, self.width)
+        with torch.device("meta"):  # weights come from what was learned; to draw others would move the global generator
+            network = _network(self.net.in_channels, self.width)
         weights = {
             name.removeprefix("network."): value.to(images.device)
             for name, value in self.state.items()

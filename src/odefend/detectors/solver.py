@@ -8,12 +8,15 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from odefend.defenses import RandomTolerance
-from odefend.detectors.base import Detector
-from odefend.detectors.baselines import lead
+from odefend.detectors.base import Detector, or_most
+from odefend.detectors.baselines import drop
 from odefend.errors import InvalidInput
 from odefend.models import ODENet
 from odefend.solver import METHODS, Solution, Status, accepted_steps
 from odefend.tensors import Images, OtherImages, PerImage
+
+LEAST = 1e-30
+"""An error below this is as good as none, and its logarithm finite."""
 
 
 @dataclass(eq=False)
@@ -29,8 +32,9 @@ class LogitSpread(Detector):
             raise InvalidInput(f"tolerances: expected at least 2, got {self.tolerances}.")
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        logits = torch.stack([self.net.at(tolerance).predict(images).logits for tolerance in self.tolerances])
-        return (logits - logits.mean(0)).pow(2).mean((0, 2)).sqrt()
+        said = [self.net.at(tolerance).predict(images) for tolerance in self.tolerances]
+        logits = torch.stack([one.logits for one in said])
+        return or_most((logits - logits.mean(0)).pow(2).mean((0, 2)).sqrt(), *said)
 
     @property
     def cost(self) -> int:
@@ -52,10 +56,8 @@ class ToleranceDrop(Detector):
             raise InvalidInput(f"draws: expected at least 1, got {self.draws}.")
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
-        logits, drawn = self.net.predict(images).logits, self.defense(self.net)
-        answer = logits.argmax(1, keepdim=True)
-        others = [drawn.draw(ids, index).predict(images).logits for index in range(self.draws)]
-        return lead(logits, answer) - torch.stack([lead(one, answer) for one in others]).mean(0)
+        drawn = self.defense(self.net)
+        return drop(self.net.predict(images), [drawn.draw(ids, index).predict(images) for index in range(self.draws)])
 
     @property
     def cost(self) -> int:
@@ -77,7 +79,7 @@ class EmbeddedError(Detector):
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
         solution, errors, _ = _steps(self.net, images)
-        return torch.where(solution.status == Status.SUCCESS, errors.sum(1).log(), torch.nan)
+        return torch.where(solution.status == Status.SUCCESS, errors.sum(1).clamp_min(LEAST).log(), torch.nan)
 
 
 @dataclass(eq=False)
@@ -125,7 +127,14 @@ class StepTrace(Detector):
         count = (sizes > 0).sum(1, keepdim=True)
         place = torch.arange(self.steps, device=images.device).expand(len(images), -1).minimum(count - 1).clamp_min(0)
         attempts = (solution.stats.accepted + solution.stats.rejected).double()
-        found = torch.cat([errors.gather(1, place).log(), sizes.gather(1, place).log(), attempts[:, None]], 1)
+        found = torch.cat(
+            [
+                errors.gather(1, place).clamp_min(LEAST).log(),
+                sizes.gather(1, place).clamp_min(LEAST).log(),
+                attempts[:, None],
+            ],
+            1,
+        )
         return torch.where((solution.status == Status.SUCCESS)[:, None], found, torch.nan)
 
 

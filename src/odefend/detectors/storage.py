@@ -16,8 +16,12 @@ from odefend.detectors.families import DETECTORS
 from odefend.errors import CheckpointError, InvalidInput, unknown
 from odefend.files import write_atomically
 from odefend.models import Classifier, ODENet, load, weights_digest
+from odefend.models.settings import pair
 
 FORMAT = "1"
+DECISIVE = ("tolerance", "method", "step", "end", "coupling", "max_steps", "t1")
+"""The solver's settings that decide a solution; the others decide how it is differentiated."""
+
 OF_CALIBRATION, OF_DETECTOR = "calibration.", "learned."
 
 
@@ -60,27 +64,32 @@ def setting_types(kind: type[Detector]) -> dict[str, Any]:
 
 
 def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
-    """Write a detector, calibrated or not, to `path`.safetensors, atomically; returns where it is.
+    """Write a detector, calibrated or not, to `path`, or `path`.safetensors where it has no such ending, atomically; returns
+    where it is.
 
     The net beside it is not in the file, but its name and a digest of its weights: see `load_detector`. Raises InvalidInput
-    for a net with a tolerance for each image.
+    for a net with a tolerance for each image, and for a detector that is not one of DETECTORS.
     """
     bare = detector.detector if isinstance(detector, Calibrated) else detector
     if isinstance(bare.net, ODENet) and isinstance(bare.net.settings.tolerance, Tensor):
         raise InvalidInput("net: expected one tolerance for all images, got one for each, which no other image has.")
+    names = [name for name, kind in DETECTORS.items() if type(bare) is kind]
+    if not names:
+        raise InvalidInput(
+            f"detector: expected one of odefend.DETECTORS, got {type(bare).__name__}. Of a Fused one, save the members."
+        )
     tensors = {OF_DETECTOR + name: value.cpu().contiguous() for name, value in (bare.learned or {}).items()}
     if isinstance(detector, Calibrated):
         tensors |= {OF_CALIBRATION + name: value.cpu().contiguous() for name, value in detector.state().items()}
     about = {
         "format": FORMAT,
-        "detector": next(name for name, kind in DETECTORS.items() if type(bare) is kind),
+        "detector": names[0],
         "settings": json.dumps(settings_of(bare)),
         "net": weights_digest(bare.net),
-        "solved": _solved(bare.net),
+        "solved": json.dumps(_solved(bare.net)),
         "name": bare.net.card.name if bare.net.card else "",
-        "tolerance": json.dumps(bare.net.settings.tolerance if isinstance(bare.net, ODENet) else None),
     }
-    path = path.with_suffix(".safetensors")
+    path = _file(path)
     write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
     return path
 
@@ -91,7 +100,7 @@ def load_detector(path: Path, net: Classifier | str | None = None) -> Detector |
 
     Raises CheckpointError for a file that is missing, damaged or of another net.
     """
-    path = path.with_suffix(".safetensors")
+    path = _file(path)
     try:
         with safe_open(path, "pt") as file:
             about = dict(file.metadata() or {})
@@ -100,16 +109,21 @@ def load_detector(path: Path, net: Classifier | str | None = None) -> Detector |
         raise CheckpointError(f"{path}: missing or damaged: {error}. Fit the detector again.") from error
     if about.get("format") != FORMAT or about.get("detector") not in DETECTORS:
         raise CheckpointError(f"{path}: not a detector of this odefend. Name a file that `save_detector` wrote.")
+    then = json.loads(about["solved"])
     if not isinstance(net, Classifier):
         if not (net or about["name"]):
             raise CheckpointError(f"{path}: does not know the name of its net. Say which it is.")
         net = load(net or about["name"])
-        net = net.at(json.loads(about["tolerance"])) if isinstance(net, ODENet) else net
+        if isinstance(net, ODENet) and then:
+            net = net.at(**then | {"tolerance": tuple(then["tolerance"])})
     if about["net"] != weights_digest(net):
         raise CheckpointError(f"{path}: expected the net it was fitted beside, got one of other weights.")
-    if about["solved"] != _solved(net):
+    if then != (now := _solved(net)):
+        other = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
         raise CheckpointError(
-            f"{path}: expected a net solved by {about['solved']}, as it was then, got {_solved(net)}."
+            f"{path}: expected the net solved as it was then, got "
+            + ", ".join(f"{name} {now.get(name)} instead of {then.get(name)}" for name in other)
+            + "."
         )
     detector = named_detector(about["detector"], net, json.loads(about["settings"]))
     detector.learned = _part(tensors, OF_DETECTOR) or None
@@ -117,10 +131,17 @@ def load_detector(path: Path, net: Classifier | str | None = None) -> Detector |
     return Calibrated.restored(detector, calibration) if calibration else detector
 
 
-def _solved(net: Classifier) -> str:
-    """How a net is solved, which its scores depend on as on its weights."""
-    how = net.settings if isinstance(net, ODENet) else None
-    return f"{how.method} at tolerance {how.tolerance}" if how else "no solver"
+def _solved(net: Classifier) -> dict[str, Any]:
+    """How a net is solved, which its scores depend on as on its weights: everything that decides a solution."""
+    if not isinstance(net, ODENet):
+        return {}
+    how = {name: getattr(net.settings, name) for name in DECISIVE}
+    return how | {"tolerance": list(pair(net.settings.tolerance))}
+
+
+def _file(path: Path) -> Path:
+    """The path with its ending; a name may have dots of its own."""
+    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
 
 def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:

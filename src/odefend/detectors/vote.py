@@ -106,4 +106,8 @@ def _ballot(said: Prediction) -> torch.Tensor:
 
 def _largest_group(ballots: torch.Tensor) -> torch.Tensor:
     """The label that most of the votes in each row agree on; 0 where all abstained."""
-    return ballots.mode(1).values.clamp_min(0)
+    # Every abstention is a label of its own, so that they form no group.
+    apart = -1 - torch.arange(ballots.shape[1], device=ballots.device)
+    grouped = torch.where(ballots == ABSTAINED, apart, ballots)
+    counts = (grouped[:, :, None] == grouped[:, None, :]).sum(2) * (ballots != ABSTAINED)
+    return ballots.gather(1, counts.argmax(1, keepdim=True))[:, 0].clamp_min(0)

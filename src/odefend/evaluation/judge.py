@@ -19,6 +19,11 @@ from odefend.progress import Progress, Silent
 from odefend.tensors import Images, Times
 
 
+def pushed(images: Images, adversarial: Images, scale: float) -> Images:
+    """x + scale (x_adv - x), clipped to [0, 1]; at 1 the adversarial images themselves, to the last bit."""
+    return adversarial if scale == 1.0 else (images + scale * (adversarial - images)).clamp(0, 1)
+
+
 @dataclass(frozen=True)
 class Condition:
     """Under what an image is judged: a tolerance, a distribution of them, input noise; and how far an adversarial
@@ -138,7 +143,7 @@ class Judge:
 
     def _shown(self, data: LabelledImages, target: Images, condition: Condition) -> Images:
         """The images as the net sees them."""
-        images = (data.images + condition.scale * (target - data.images)).clamp(0, 1)
+        images = pushed(data.images, target, condition.scale)
         return (
             InputNoise(condition.sigma, self.seed).add(images, data.ids, condition.draw) if condition.sigma else images
         )

@@ -120,4 +120,14 @@ class Runner:
 
 def _in_order(todo: _Todo) -> list[tuple[Unit, float]]:
     """The units with everything after what it needs, costly ones first."""
-    return sorted(todo.values(), key=lambda pair: (bool(pair[0].needs), -pair[1]))
+    depths = dict[str, int]()
+
+    def depth(key: str) -> int:
+        """How many units have to be done one after the other before this one."""
+        if key not in todo:
+            return -1
+        if key not in depths:
+            depths[key] = 1 + max(map(depth, todo[key][0].needs), default=-1)
+        return depths[key]
+
+    return sorted(todo.values(), key=lambda pair: (depth(pair[0].key), -pair[1]))

@@ -7,6 +7,7 @@ import torch
 
 from odefend.attacks.problem import padded_batches
 from odefend.evaluation.craft import Craft
+from odefend.evaluation.judge import pushed
 from odefend.evaluation.ledger import Ledger, digest, listed
 from odefend.evaluation.views import Slice, View
 from odefend.evaluation.watch import Watch
@@ -55,7 +56,7 @@ class Screen:
         """Score and write."""
         data, progress, times = self.images.open(), progress or Silent(), len(self.scales)
         target = ledger.read_images(self.crafted.key) if self.crafted else data.images
-        images = torch.cat([(data.images + scale * (target - data.images)).clamp(0, 1) for scale in self.scales])
+        images = torch.cat([pushed(data.images, target, scale) for scale in self.scales])
         ids, scores = data.ids * times, []
         detector = self.watch.open(self.view, ledger)
         progress.stage("screen", len(images))

@@ -38,7 +38,9 @@ class Watch:
 
     def record(self) -> dict[str, Any]:
         """What decides a score, for the digest of a unit."""
-        return asdict(self) | {"learned from": self.learn and self.learn.open().digest}
+        learned = {"learn": self.learn and self.learn.open().digest, "attacked": self.attacked}
+        how = {"detector": self.detector, "settings": self.settings, "label": self.label}
+        return how | (learned if DETECTORS[self.detector].learns else {})
 
     def passes(self, view: View) -> int:
         """Through the net, for one score."""

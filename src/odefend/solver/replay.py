@@ -12,12 +12,13 @@ from odefend.tensors import Counts, State
 
 
 def accepted_steps(log: StepLog, batch: int) -> tuple[Counts, Tensor, Tensor, Tensor]:
-    """(how many each of `batch` samples took, and t, h and error of each, (batch, most)), 0 after a sample's last."""
+    """(how many each of `batch` samples took, and t, h and error of each, (batch, most)), 0 after a sample's last; one column of
+    zeros where none took any."""
     sample, kept = log.sample[log.accepted], {name: getattr(log, name)[log.accepted] for name in ("t", "h", "error")}
     count = torch.bincount(sample, minlength=batch)
     first = count.cumsum(0) - count
     place = torch.arange(len(sample), device=sample.device) - first[sample]  # entries of a sample follow each other
-    most = int(count.max()) if batch else 0
+    most = max(1, int(count.max())) if batch else 1
     tables = [
         value.new_zeros(batch, most).index_put((sample, place), value)
         for value in (kept["t"], kept["h"], kept["error"])
@@ -37,6 +38,9 @@ def step_errors(f: VectorField, y0: State, log: StepLog, method: str) -> Tensor:
     y, slope, columns = y0, f(t[:, 0].to(y0.dtype), y0), []
     for step in range(t.shape[1]):
         going = (count[rows] > step).nonzero()[:, 0]
+        if not len(going):  # no sample took any step
+            columns.append(h.new_zeros(len(y0)))
+            break
         rows, y, slope = rows[going], y[going], slope[going]
         done = attempt(f, t[rows, step], h[rows, step], y, slope, (), tableau)
         error = h[rows, step] * rms(done.error(tableau)).double()

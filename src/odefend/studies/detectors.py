@@ -11,11 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from odefend.attacks import PGD, Attack, CarliniWagner
+from odefend.detectors import DETECTORS
 from odefend.evaluation import Craft, Guarded, Ledger, Runner, Screen, Slice, View, Watch
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.ledger import digest
 from odefend.evaluation.plan import work
 from odefend.evaluation.unit import Unit
+from odefend.norms import L2
 from odefend.progress import Progress
 from odefend.version import code_version
 
@@ -28,8 +30,8 @@ SEARCH = CarliniWagner(steps=60, binary_search_steps=4, learning_rate=0.1, initi
 @dataclass(frozen=True)
 class Setup:
     """The size of the study: clean test images, how many of them are attacked by one who knows nothing, and by one who knows;
-    validation images that thresholds are set on; training images that detectors learn from, of which `attacked` are shown
-    attacked by PGD to those that are supervised: an attack they are not tried on."""
+    validation images that thresholds are set on; training images that detectors learn from, of which `attacked` are shown to
+    those that are supervised, attacked by PGD in an L2 ball of radius `shown`: an attack they are not tried on."""
 
     net: str = "digits-oon"
     data: str = "digits"
@@ -41,6 +43,7 @@ class Setup:
     learn: int = 1000
     attacked: int = 300
     shard: int = 50
+    shown: float = 1.0
     epsilon: float = 0.1
     scales: tuple[float, ...] = (1.0, 1.05, 1.1, 1.25)
     search: CarliniWagner = SEARCH
@@ -66,12 +69,10 @@ class Setup:
         shown = tuple(unit.key for unit in lessons(self))
         learn = Slice(self.data, "train", 0, self.learn)
         return [
-            Watch(name, settings, learn, shown if name in SUPERVISED else (), label(name, settings))
+            Watch(name, settings, learn, shown if DETECTORS[name].supervised else (), label(name, settings))
             for name, settings in self.detectors
         ]
 
-
-SUPERVISED = ("separate-network",)
 
 EVERY = (
     ("one-pass-margin", "{}"),
@@ -119,10 +120,10 @@ def label(name: str, settings: str) -> str:
 
 
 def lessons(setup: Setup) -> list[Craft]:
-    """Attacked training images, for supervised detectors."""
-    if not any(name in SUPERVISED for name, _ in setup.detectors):
+    """Attacked training images, for supervised detectors: by PGD in an L2 ball, which is not tried on them."""
+    if not any(DETECTORS[name].supervised for name, _ in setup.detectors):
         return []
-    shown = PGD(setup.epsilon, steps=setup.steps, early_stop=False)
+    shown = PGD(setup.shown, L2, steps=setup.steps, early_stop=False)
     return [Craft("lessons", shown, setup.view, images) for images in setup.slices(setup.attacked, "train")]
 
 

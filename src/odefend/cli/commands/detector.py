@@ -16,7 +16,7 @@ Net = Annotated[
 
 
 def list_(as_json: AsJson = False) -> None:
-    """List the detectors: what each looks at, what it must learn, and what it costs."""
+    """List the detectors: what each looks at, what it must learn, and its settings."""
     from odefend.cli.detector import run_list
 
     run_list(as_json)
@@ -35,7 +35,10 @@ def fit(
     images: Annotated[int, typer.Option(min=2, help="Training images that it learns from.")] = 1000,
     attack: Annotated[str, typer.Option(help="For supervised detectors: the attack they are shown.")] = "pgd",
     attack_settings: Annotated[
-        list[str] | None, typer.Option("--attack-set", help="A setting of that attack; default: epsilon=0.1.")
+        list[str] | None,
+        typer.Option(
+            "--attack-set", help="A setting of that attack, as in steps=40; repeatable. A radius is 0.1 unless set."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file; default: NAME-NET.safetensors.")] = None,
     data_dir: DataDir = None,
@@ -48,7 +51,7 @@ def fit(
     from odefend.cli.detector import run_fit
 
     use_data(data_dir)
-    run_fit(name, net, settings or [], tolerance, data, images, attack, attack_settings or ["epsilon=0.1"], out, quiet)
+    run_fit(name, net, settings or [], tolerance, data, images, attack, attack_settings or [], out, quiet)
 
 
 def calibrate(
