@@ -20,7 +20,7 @@ SMOKE = detectors.Setup(
     (
         ("one-pass-margin", "{}"),
         ("noise-drop", '{"draws": 2, "sigma": 0.1}'),
-        ("tolerance-vote", '{"votes": 5}'),
+        ("tolerance-drop", '{"draws": 2}'),
         ("principal-components", "{}"),
         ("separate-network", '{"epochs": 2}'),
     ),
@@ -34,6 +34,7 @@ SMOKE = detectors.Setup(
     epsilon=0.2,
     search=CarliniWagner(steps=6, binary_search_steps=1, learning_rate=0.1, initial_constant=20.0),
     steps=2,
+    restarts=1,
 )
 
 
@@ -90,6 +91,15 @@ def test_a_knowing_attack_won_only_what_the_detector_accepts(folder, rows):
             score = unit.guard.watch.open(SMOKE.view, ledger).score(images, made["image"].to_list())
             said = SMOKE.view.open().predict(images)
         assert (score[success] <= unit.guard.threshold + 1e-6).all(), unit.experiment
+        source = unit.guard.open(SMOKE.view, ledger).source
+        if (other := detectors.fresh(unit.guard.watch)) is None:
+            assert source is None
+        else:
+            with torch.no_grad():
+                searched, again = (
+                    one.score(images, made["image"].to_list()) for one in (source, other.open(SMOKE.view, ledger))
+                )
+            assert not torch.equal(searched, score) and not torch.equal(again, score), "draws of their own"
         assert (said.labels[success] != torch.tensor(made["label"].to_list())[success]).all()
         won += int(success.sum())
     assert won > 0, "else nothing is shown"
