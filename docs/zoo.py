@@ -3,17 +3,12 @@
 python docs/zoo.py
 """
 
-import io
 import re
 from pathlib import Path
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from odefend.models import MODELS, Card, Measured, cards
 from odefend.models.card import Epoch
-
-matplotlib.rcParams.update({"svg.hashsalt": "odefend", "svg.fonttype": "none", "font.size": 9})
+from odefend.report.drawing import panelled, svg
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "precision"
@@ -100,8 +95,8 @@ def precisions() -> str:
 def figure(known: dict[str, Card]) -> str:
     """Validation error after each epoch."""
     sets = [data for data in ("mnist", "cifar10") if any(card.history for card in of(known, data))]
-    drawing = Figure(figsize=(4.6 * len(sets), 3.4), layout="constrained")
-    for data, axes in zip(sets, drawing.subplots(1, len(sets), squeeze=False)[0], strict=True):
+    drawing, panels = panelled(4.6 * len(sets), 3.4, len(sets))
+    for data, axes in zip(sets, panels, strict=True):
         for card in of(known, data):
             points: list[Epoch] = card.history
             axes.plot(
@@ -115,15 +110,12 @@ def figure(known: dict[str, Card]) -> str:
                 label=None if "-seed" in card.name else card.name,
             )
         axes.set(xlabel="training images seen (thousands)", ylabel="validation error (%)", yscale="log", title=data)
-        axes.grid(alpha=0.3)
         low, high = axes.get_ylim()
         axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend(fontsize=8)
-    out = io.StringIO()
-    drawing.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
+    return svg(drawing, "Validation error in training").replace("<svg ", '<svg style="background: white" ', 1) + "\n"
 
 
 def filled(text: str, known: dict[str, Card]) -> str:
