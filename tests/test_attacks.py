@@ -297,7 +297,8 @@ def test_momentum_is_that_of_its_paper(oon, test_digits):
 
 def test_presets_are_the_published_settings():
     """By name: steps, rounds, learning rate, first constant."""
-    searches = {n: p.attack for n, p in PRESETS.items() if isinstance(p.attack, CarliniWagner) and n != "fast"}
+    own = {"fast", "digits-l2", "mnist-l2", "cifar10-l2", "thorough"}
+    searches = {n: p.attack for n, p in PRESETS.items() if isinstance(p.attack, CarliniWagner) and n not in own}
     told = {
         name: (one.steps, one.binary_search_steps, one.learning_rate, one.initial_constant)
         for name, one in searches.items()
