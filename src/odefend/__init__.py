@@ -44,12 +44,15 @@ from odefend.detectors import load_detector as load_detector
 from odefend.detectors import named_detector as named_detector
 from odefend.detectors import save_detector as save_detector
 from odefend.errors import OdefendError as OdefendError
+from odefend.models import IMAGE_MODELS as IMAGE_MODELS
 from odefend.models import MODELS as MODELS
 from odefend.models import Classifier as Classifier
+from odefend.models import ImageModel as ImageModel
 from odefend.models import ODENet as ODENet
 from odefend.models import Prediction as Prediction
 from odefend.models import adapt as adapt
 from odefend.models import load as load
+from odefend.models import load_image_model as load_image_model
 from odefend.norms import L2 as L2
 from odefend.norms import LINF as LINF
 from odefend.norms import RMS as RMS

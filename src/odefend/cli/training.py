@@ -8,7 +8,7 @@ from rich.console import Console
 
 from odefend.cli.output import console, print_json, show
 from odefend.cli.progress import clock, duration, showing
-from odefend.models import MODELS, count_parameters, load
+from odefend.models import IMAGE_MODELS, MODELS, Card, ImageCard, count_parameters, load, load_image_model
 from odefend.report import Table
 from odefend.training import read_recipe, recipe_names, scales_of, train, try_out
 
@@ -22,18 +22,28 @@ def run_train(
         weights = train(recipe, out, progress, **fabric)
     if getattr(rank_zero_only, "rank", 0):  # other devices' processes have nothing to add
         return
-    card = load(weights).card
+    card = (load_image_model(weights) if recipe.model in IMAGE_MODELS else load(weights)).card
     assert card is not None
     if as_json:
         print_json({"weights": str(weights), "card": card.model_dump()})
         return
-    right = card.test_accuracy
     Console().print(
-        f"{recipe.name}: {100 * right.rate:.2f} % [{100 * right.low:.2f}, {100 * right.high:.2f}] of "
-        f"{right.images} test images right ({right.settings}), trained in {clock(card.wall_seconds)}\n"
+        f"{recipe.name}: {_measured(card)}, trained in {clock(card.wall_seconds)}\n"
         f"Weights: {weights}\nCard: {weights.with_suffix('.json')}",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _measured(card: Card | ImageCard) -> str:
+    if isinstance(card, ImageCard):
+        return "on the test split " + ", ".join(
+            f"{name} {found.value:.4g} [{found.low:.4g}, {found.high:.4g}]" for name, found in card.measured.items()
+        )
+    right = card.test_accuracy
+    return (
+        f"{100 * right.rate:.2f} % [{100 * right.low:.2f}, {100 * right.high:.2f}] of {right.images} test images right "
+        f"({right.settings})"
     )
 
 
@@ -76,7 +86,7 @@ def run_recipes(as_json: bool) -> None:
             name,
             scale,
             recipe.model,
-            f"{count_parameters(MODELS[recipe.model](**recipe.options)):,}",
+            f"{count_parameters({**MODELS, **IMAGE_MODELS}[recipe.model](**recipe.options)):,}",
             recipe.data,
             f"{recipe.epochs}",
             f"{recipe.optimizer}, {recipe.schedule.name} {recipe.learning_rate:g}",

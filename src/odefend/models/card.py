@@ -25,12 +25,12 @@ class Epoch(BaseModel):
     seconds: float = Field(description="time spent so far, in training and in validation")
     learning_rate: float = Field(description="of its last step")
     loss: float = Field(description="mean over the pass")
-    validation_accuracy: float
+    validation_accuracy: float | None = Field(description="null for models of images")
     validation_loss: float
 
 
-class Card(BaseModel):
-    """What a checkpoint says of itself."""
+class Trained(BaseModel):
+    """What any checkpoint says of itself: what was trained, how, and on what."""
 
     model_config = ConfigDict(extra="forbid")
     format: int = 1
@@ -38,11 +38,6 @@ class Card(BaseModel):
     model: str
     options: dict[str, Any]
     parameters: int
-    tolerance: float | None = Field(description="solver tolerance in training; null for nets without a solver")
-    solver: dict[str, Any] = Field(
-        default={},
-        description="what else decides the solution, where it is not the default: method, step, t1, end, ...",
-    )
     data: str
     data_digest: str
     recipe: dict[str, Any]
@@ -53,8 +48,34 @@ class Card(BaseModel):
     device: str = ""
     threads: int = 0
     history: list[Epoch] = []
+    versions: dict[str, str] = Field(description="code: digests of the sources that trained it, in turn")
+    sha256: str = ""
+
+
+class Card(Trained):
+    """What a classifier's checkpoint says of itself."""
+
+    tolerance: float | None = Field(description="solver tolerance in training; null for nets without a solver")
+    solver: dict[str, Any] = Field(
+        default={},
+        description="what else decides the solution, where it is not the default: method, step, t1, end, ...",
+    )
     test_accuracy: Measured
     accuracy_at: dict[str, Measured] = Field(default={}, description="test accuracy by solver tolerance (ODE nets)")
     mean_nfe: dict[str, float] = Field(description="mean evaluations of the field per test image, by tolerance")
-    versions: dict[str, str] = Field(description="code: digests of the sources that trained it, in turn")
-    sha256: str = ""
+
+
+class Mean(BaseModel):
+    """A mean over images, with its 95 % interval by the bootstrap."""
+
+    model_config = ConfigDict(extra="forbid")
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+class ImageCard(Trained):
+    """What the checkpoint of a model of images says of itself."""
+
+    measured: dict[str, Mean] = Field(description="on the test split, by name")

@@ -4,22 +4,28 @@ Nothing is ever unpickled.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from odefend.errors import CheckpointError, UnknownName, unknown
 from odefend.files import write_atomically, write_text
-from odefend.models.card import Card
+from odefend.models.card import Card, ImageCard, Trained
 from odefend.models.classifier import Classifier
-from odefend.models.families import MODELS
+from odefend.models.families import IMAGE_MODELS, MODELS
+from odefend.models.image_model import ImageModel
 from odefend.models.odenet import ODENet
 
+AnyCard = TypeVar("AnyCard", bound=Trained)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-def weights_digest(net: torch.nn.Module) -> str:
+
+def weights_digest(net: nn.Module) -> str:
     """16 hex digits that change with any weight."""
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
@@ -33,7 +39,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save(net: Classifier, card: Card, path: Path) -> Path:
+def save(net: nn.Module, card: Trained, path: Path) -> Path:
     """Write `path`.safetensors and `path`.json, each atomically, the card last; returns the weights' path."""
     weights, description = path.with_suffix(".safetensors"), path.with_suffix(".json")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
@@ -46,6 +52,22 @@ def save(net: Classifier, card: Card, path: Path) -> Path:
 def read_checkpoint(weights: Path, card: Card) -> Classifier:
     """The net of a card with these weights, in evaluation mode, with the card at `net.card`. Raises CheckpointError for a
     file that is missing, damaged, or not what the card says."""
+    net = _filled(weights, card, MODELS)
+    if isinstance(net, ODENet) and card.tolerance is not None:
+        net = net.at(card.tolerance, **card.solver)
+    net.card = card
+    return net.eval()
+
+
+def read_image_model(weights: Path, card: ImageCard) -> ImageModel:
+    """The same for a model of images."""
+    model = _filled(weights, card, IMAGE_MODELS)
+    model.card = card
+    return model.eval()
+
+
+def _filled(weights: Path, card: Trained, family: Mapping[str, Callable[..., AnyModule]]) -> AnyModule:
+    """The model of a card, with the weights in a file that is the card's."""
     if not weights.is_file():
         raise CheckpointError(
             f"{weights}: no such file. A checkpoint is a .safetensors file with its .json card beside it."
@@ -55,13 +77,22 @@ def read_checkpoint(weights: Path, card: Card) -> Classifier:
             f"{weights}: its SHA-256 is not the one on its card; the file is damaged or was changed. "
             "Restore it, or train it again."
         )
-    return _build(card, weights)
-
-
-def read_card(path: Path) -> Card:
-    """The card in a file. Raises CheckpointError where there is none."""
+    if card.model not in family:
+        raise unknown("model", card.model, family)
     try:
-        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+        model = family[card.model](**card.options)
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, TypeError, UnknownName) as error:
+        raise CheckpointError(
+            f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {str(error).splitlines()[0]}"
+        ) from error
+    return model
+
+
+def read_card(path: Path, kind: type[AnyCard] = Card) -> AnyCard:
+    """The card in a file, of a classifier unless another `kind` is said. Raises CheckpointError where there is none."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such card. A checkpoint is a .safetensors file with its .json card beside it."
@@ -73,19 +104,3 @@ def read_card(path: Path) -> Card:
             f"{path}: not a card of odefend ({where + ': ' if where else ''}{reason['msg']}). "
             "Name a checkpoint that odefend wrote."
         ) from error
-
-
-def _build(card: Card, weights: Path) -> Classifier:
-    if card.model not in MODELS:
-        raise unknown("model", card.model, MODELS)
-    try:
-        net = MODELS[card.model](**card.options)
-        net.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, TypeError, UnknownName) as error:
-        raise CheckpointError(
-            f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {str(error).splitlines()[0]}"
-        ) from error
-    if isinstance(net, ODENet) and card.tolerance is not None:
-        net = net.at(card.tolerance, **card.solver)
-    net.card = card
-    return net.eval()

@@ -96,13 +96,16 @@ class Classifier(nn.Module, ABC):
         return self
 
 
-def check_images(images: Tensor, in_channels: int) -> None:
-    """Raise InvalidInput unless these are floating-point images (N, in_channels, H, W) with values in [0, 1]."""
+def check_images(images: Tensor, in_channels: int, size: int | None = None) -> None:
+    """Raise InvalidInput unless these are floating-point images (N, in_channels, H, W) with values in [0, 1], and H and W are
+    `size` where that is given."""
     if images.ndim != 4 or images.shape[1] != in_channels:
         raise InvalidInput(
             f"images: expected shape (N, {in_channels}, height, width), got {tuple(images.shape)}. "
             "A single image needs a batch axis: image[None]."
         )
+    if size is not None and images.shape[2:] != (size, size):
+        raise InvalidInput(f"images: expected {size} x {size} pixels, got {images.shape[2]} x {images.shape[3]}.")
     if not images.is_floating_point():
         raise InvalidInput(f"images: expected floating-point values in [0, 1], got {images.dtype}. Try images / 255.")
     if images.numel():

@@ -1,11 +1,14 @@
-"""The nets by name."""
+"""The nets and the models of images by name."""
 
 from collections.abc import Callable
 
+from odefend.models.autoencoder import autoencoder
 from odefend.models.classifier import Classifier
 from odefend.models.convolutional import lenet5, resnet14
 from odefend.models.endtime import end_time, end_time_matched
 from odefend.models.forensic import forensic, forensic_matched
+from odefend.models.glow import glow
+from odefend.models.image_model import ImageModel
 from odefend.models.odenet import mix, oon
 from odefend.models.resnet import mix_matched, oon_matched, res
 
@@ -22,3 +25,5 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "lenet5": lenet5,
     "resnet14": resnet14,
 }
+
+IMAGE_MODELS: dict[str, Callable[..., ImageModel]] = {"autoencoder": autoencoder, "glow": glow}

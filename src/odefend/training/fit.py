@@ -11,11 +11,11 @@ from lightning_fabric import Fabric
 
 from odefend.errors import CheckpointError, InvalidInput
 from odefend.files import make_folder
-from odefend.models import save
+from odefend.models import IMAGE_MODELS, Card, ImageCard, ImageModel, save
 from odefend.models.checkpoint import read_card, sha256
 from odefend.progress import Progress, Silent
 from odefend.training.loop import Training
-from odefend.training.measure import make_card
+from odefend.training.measure import make_card, make_image_card
 from odefend.training.recipe import Recipe
 from odefend.training.state import Saver
 
@@ -49,8 +49,12 @@ def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devi
         training = Training(recipe, fabric, saver)
         training.run(progress)
     if fabric.is_global_zero:
-        net = training.kept()
-        save(net, make_card(net, recipe, training.state, _named(fabric), progress), folder / recipe.name)
+        net, device = training.kept(), _named(fabric)
+        if isinstance(net, ImageModel):
+            card = make_image_card(net, recipe, training.state, device)
+        else:
+            card = make_card(net, recipe, training.state, device, progress)
+        save(net, card, folder / recipe.name)
         saver.remove()
     fabric.barrier()
     return weights
@@ -103,7 +107,7 @@ def _finished(recipe: Recipe, weights: Path) -> bool:
     """Whether this training has been done before. Raises CheckpointError where another one has taken its place."""
     if not weights.with_suffix(".json").exists():
         return False
-    card = read_card(weights.with_suffix(".json"))
+    card = read_card(weights.with_suffix(".json"), ImageCard if recipe.model in IMAGE_MODELS else Card)
     if card.recipe != recipe.model_dump(mode="json") or not weights.exists() or sha256(weights) != card.sha256:
         raise CheckpointError(
             f"{weights}: is damaged, or was trained with other settings. Choose another folder, or remove it and its card."

@@ -1,21 +1,25 @@
-"""The loop over batches and epochs: one net on its way through a recipe."""
+"""The loop over batches and epochs: one net, or model of images, on its way through a recipe."""
 
+import math
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from odefend.data import LabelledImages, as_floats
 from odefend.errors import InvalidInput, OdefendError
-from odefend.models import MODELS, Classifier, ODENet
+from odefend.models import IMAGE_MODELS, MODELS, Classifier, Epoch, ImageModel, ODENet
 from odefend.progress import Progress
 from odefend.rng import stream
 from odefend.training.augment import DRAWS, augment
-from odefend.training.measure import as_judged, loss_of, predict, split_of
+from odefend.training.measure import held_out_loss, loss_of, split_of
 from odefend.training.recipe import Recipe
 from odefend.training.schedules import LearningRate, make_optimizer
 from odefend.training.state import Saver, State
+
+PREPARED = 256
+"""How many training images set what is set from data before the first step."""
 
 
 class Training:
@@ -35,7 +39,7 @@ class Training:
         self.module: Any
         self.optimizer: Any
         self.module, self.optimizer = fabric.setup(net, optimizer)
-        self.net: Classifier = net
+        self.net: Classifier | ImageModel = net
         self.rate = rate
         self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
         self.state.begin()
@@ -51,7 +55,7 @@ class Training:
             self._remember()
             progress.advance(state.epoch * self.batches, self._note())
 
-    def kept(self) -> Classifier:
+    def kept(self) -> Classifier | ImageModel:
         """The net with the weights that the recipe keeps, on the CPU, to be judged."""
         if self.state.best:
             self.net.load_state_dict(self.state.best)
@@ -67,7 +71,7 @@ class Training:
                 self._remember()
             progress.advance(state.epoch * self.batches + state.step, self._note())
         accuracy, loss = self._validate()
-        self.rate.epoch(accuracy)
+        self.rate.epoch(-loss if accuracy is None else accuracy)
         state.end_epoch(len(self.data), accuracy, loss)
         score = {"best-accuracy": accuracy, "best-loss": -loss}.get(recipe.keep)
         if score is not None and score > state.best_score:
@@ -88,8 +92,7 @@ class Training:
         state = self.state
         seen = min(state.step * self.recipe.batch_size, len(self.data))
         now = f"epoch {state.epoch + 1} of {self.recipe.epochs}, loss {state.loss / seen:.4f}" if seen else ""
-        last = f"validation {state.history[-1].validation_accuracy:.2%}" if state.history else ""
-        return ", ".join(filter(None, (now, last)))
+        return ", ".join(filter(None, (now, _told(state.history[-1]) if state.history else "")))
 
     def _step(self, rows: Tensor) -> float:
         """Learn from a batch, of which each device takes its share; returns the loss summed over the batch."""
@@ -114,16 +117,14 @@ class Training:
         self.rate.step()
         return float(_summed(fabric, total.detach()))
 
-    def _validate(self) -> tuple[float, float]:
-        """(accuracy, mean loss) on the validation split, in the precision that nets are judged in."""
+    def _validate(self) -> tuple[float | None, float]:
+        """(accuracy, None for models of images; mean loss) on the validation split."""
         share = torch.arange(len(self.held_out))[self.fabric.global_rank :: self.fabric.world_size]
         mine: LabelledImages = self.held_out[share]
-        said = predict(as_judged(self.net.eval(), self.recipe), mine)
-        found = torch.stack(
-            [said.correct(mine.labels).sum().double(), loss_of(self.recipe, said.logits, mine.labels).double()]
-        )
-        right, loss = (_summed(self.fabric, found) / len(self.held_out)).tolist()
-        return right, loss
+        self._seed("validation")
+        sums = torch.tensor(held_out_loss(self.net.eval(), self.recipe, mine), dtype=torch.float64)
+        right, loss = (_summed(self.fabric, sums.to(self.fabric.device)) / len(self.held_out)).tolist()
+        return None if math.isnan(right) else right, loss
 
     def _remember(self) -> None:
         if self.saver and self.fabric.is_global_zero:
@@ -142,16 +143,25 @@ def _summed(fabric: Fabric, value: Tensor) -> Tensor:
     return fabric.all_reduce(value, reduce_op="sum") if fabric.world_size > 1 else value  # type: ignore[return-value]
 
 
-def _copied(net: Classifier) -> dict[str, Tensor]:
+def _told(epoch: Epoch) -> str:
+    """What an epoch brought, in a few words."""
+    if epoch.validation_accuracy is None:
+        return f"validation {epoch.validation_loss:.4f}"
+    return f"validation {epoch.validation_accuracy:.2%}"
+
+
+def _copied(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
 
 
-def _build(recipe: Recipe, data: LabelledImages) -> Classifier:
+def _build(recipe: Recipe, data: LabelledImages) -> Classifier | ImageModel:
     """The untrained net. Raises InvalidInput where recipe, net and data do not fit together."""
     try:
-        net = MODELS[recipe.model](**recipe.options)
+        net = {**MODELS, **IMAGE_MODELS}[recipe.model](**recipe.options)
         if isinstance(net, ODENet):
             net = net.at(recipe.tolerance, **recipe.solver)
+        if isinstance(net, ImageModel):
+            net.prepare(data[:PREPARED].images)
         with torch.no_grad():
             net.eval()(data[:2].images)
     except OdefendError:
@@ -161,6 +171,8 @@ def _build(recipe: Recipe, data: LabelledImages) -> Classifier:
             f"{recipe.name}: the net {recipe.model!r} with {recipe.options} cannot take the pictures of {recipe.data}, "
             f"{tuple(data.pixels.shape[1:])}: {str(error).splitlines()[0]}"
         ) from error
+    if isinstance(net, ImageModel):
+        return net
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= net.classes:
         raise InvalidInput(

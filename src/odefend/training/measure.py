@@ -1,16 +1,30 @@
-"""What a training measures of its net: on held-out images after each epoch, and for the card at its end."""
+"""What a training measures of its net or model of images: on held-out images after each epoch, and for the card at its end."""
 
 import platform
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from odefend.data import DATASETS, LabelledImages
 from odefend.errors import InvalidInput
-from odefend.intervals import rate
-from odefend.models import Card, Classifier, Measured, ODENet, Prediction, count_parameters, join
+from odefend.intervals import mean, rate
+from odefend.models import (
+    IMAGE_MODELS,
+    Card,
+    Classifier,
+    ImageCard,
+    ImageModel,
+    Mean,
+    Measured,
+    ODENet,
+    Prediction,
+    count_parameters,
+    join,
+)
 from odefend.progress import Progress
+from odefend.tensors import Images
 from odefend.training.recipe import Recipe
 from odefend.training.state import State
 from odefend.version import VERSION
@@ -46,7 +60,9 @@ def as_judged(net: Classifier, recipe: Recipe, tolerance: float | None = None) -
 
 
 def loss_of(recipe: Recipe, logits: Tensor, labels: Tensor) -> Tensor:
-    """The recipe's loss, summed over the images."""
+    """The recipe's loss, summed over the images; models of images tell it themselves, for each image."""
+    if recipe.model in IMAGE_MODELS:
+        return logits.sum()
     if recipe.loss == "binary":
         return F.binary_cross_entropy_with_logits(logits[:, 1], labels.to(logits.dtype), reduction="sum")
     return F.cross_entropy(logits, labels, reduction="sum")
@@ -59,10 +75,63 @@ def predict(net: Classifier, data: LabelledImages) -> Prediction:
     return join([net.predict(data[i : i + BATCH].images.to(dtype)) for i in range(0, len(data), BATCH)])
 
 
+@torch.no_grad()
+def held_out_loss(net: Classifier | ImageModel, recipe: Recipe, data: LabelledImages) -> tuple[float, float]:
+    """(number of right answers, loss), summed over the images, in the precision that nets are judged in; for models of images
+    the first is nan."""
+    if isinstance(net, Classifier):
+        said = predict(as_judged(net, recipe), data)
+        return float(said.correct(data.labels).sum()), float(loss_of(recipe, said.logits, data.labels))
+    return float("nan"), sum(float(net(some).sum()) for some in _batches(net, data))
+
+
+def _batches(net: nn.Module, data: LabelledImages) -> list[Images]:
+    dtype = next(net.parameters()).dtype
+    return [data[start : start + BATCH].images.to(dtype) for start in range(0, len(data), BATCH)]
+
+
+@torch.no_grad()
+def make_image_card(model: ImageModel, recipe: Recipe, state: State, device: str) -> ImageCard:
+    """The card of a model of images just trained: what it tells of itself on the test split. The generator is seeded."""
+    test = split_of(recipe, "test")
+    torch.manual_seed(recipe.seed)
+    parts = [model.measures(some) for some in _batches(model, test)]
+    found = {name: mean(torch.cat([part[name] for part in parts]).double().numpy()) for name in parts[0]}
+    return ImageCard(
+        measured={
+            name: Mean(value=one.value, low=one.low, high=one.high, images=len(test)) for name, one in found.items()
+        },
+        **_common(model, recipe, state, device),
+    )
+
+
+def _common(net: nn.Module, recipe: Recipe, state: State, device: str) -> dict[str, Any]:
+    """What both kinds of cards have."""
+    train = split_of(recipe, "train")
+    return {
+        "name": recipe.name,
+        "model": recipe.model,
+        "options": recipe.options,
+        "parameters": count_parameters(net),
+        "data": recipe.data,
+        "data_digest": train.digest,
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "images_seen": recipe.epochs * len(train),
+        "wall_seconds": round(state.seconds, 1),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "history": state.history,
+        "versions": {"odefend": VERSION, "torch": torch.__version__, "python": platform.python_version()}
+        | {"code": " ".join(state.code)},
+    }
+
+
 def make_card(net: Classifier, recipe: Recipe, state: State, device: str, progress: Progress) -> Card:
     """The card of a net just trained: accuracy on the test split with its interval, and, for an ODE net, accuracy and
     NFE by tolerance."""
-    train, test = split_of(recipe, "train"), split_of(recipe, "test")
+    test = split_of(recipe, "test")
     is_ode = isinstance(net, ODENet)
     accuracy, nfe = {}, {}
     tolerances = (*ACCURACY_TOLERANCES, *NFE_TOLERANCES) if is_ode else ()
@@ -78,27 +147,12 @@ def make_card(net: Classifier, recipe: Recipe, state: State, device: str, progre
     right = accuracy.get(f"{at:g}") if at else None
     right = right or _measured(predict(as_judged(net, recipe), test), test, recipe, at)
     return Card(
-        name=recipe.name,
-        model=recipe.model,
-        options=recipe.options,
-        parameters=count_parameters(net),
         tolerance=recipe.tolerance if is_ode else None,
         solver={name: value for name, value in recipe.solver.items() if name not in HOW_NOT_WHAT} if is_ode else {},
-        data=recipe.data,
-        data_digest=train.digest,
-        recipe=recipe.model_dump(mode="json"),
-        seed=recipe.seed,
-        epochs=recipe.epochs,
-        images_seen=recipe.epochs * len(train),
-        wall_seconds=round(state.seconds, 1),
-        device=device,
-        threads=torch.get_num_threads(),
-        history=state.history,
         test_accuracy=right,
         accuracy_at=accuracy,
         mean_nfe=nfe,
-        versions={"odefend": VERSION, "torch": torch.__version__, "python": platform.python_version()}
-        | {"code": " ".join(state.code)},
+        **_common(net, recipe, state, device),
     )
 
 

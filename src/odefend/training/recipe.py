@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
-from odefend.models import MODELS, SolverSettings
+from odefend.models import IMAGE_MODELS, MODELS, SolverSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -44,6 +44,13 @@ class Plateau(_Settings):
     patience: int = Field(ge=0)
 
 
+class WarmUp(_Settings):
+    """Linearly up to the learning rate in `epochs` epochs, then constant."""
+
+    name: Literal["warm-up"]
+    epochs: int = Field(ge=1)
+
+
 class Cosine(_Settings):
     """Down along a half cosine to `minimum` in `epochs` epochs, up again in as many, and so on."""
 
@@ -60,7 +67,7 @@ class Steps(_Settings):
     at: tuple[Annotated[int, Field(ge=1)], ...]
 
 
-Schedule = Annotated[OneCycle | Constant | Plateau | Cosine | Steps, Field(discriminator="name")]
+Schedule = Annotated[OneCycle | Constant | WarmUp | Plateau | Cosine | Steps, Field(discriminator="name")]
 
 
 class Augmentation(_Settings):
@@ -77,15 +84,17 @@ class Recipe(_Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the trained net, as dataset-net")
     scale: Literal["smoke", "desk", "paper"] = "desk"
-    model: str = Field(description="one of odefend.MODELS")
+    model: str = Field(
+        description="one of odefend.MODELS, or one of odefend.IMAGE_MODELS, which have a loss of their own"
+    )
     options: dict[str, Any] = Field(default={}, description="arguments of the model, such as width")
     data: str = Field(description="one of odefend.DATASETS")
     data_options: dict[str, Any] = Field(default={}, description="arguments of the data set, such as tampering")
     images: int | None = Field(default=None, ge=2, description="use the first so many of each split only, for trials")
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=64, ge=2, description="images per step, over all devices")
-    optimizer: Literal["adamw", "adam", "sgd"] = Field(
-        default="adamw", description="adam and sgd add weight decay to the gradient; sgd has momentum 0.9"
+    optimizer: Literal["adamw", "adam", "adamax", "sgd"] = Field(
+        default="adamw", description="adam, adamax and sgd add weight decay to the gradient; sgd has momentum 0.9"
     )
     learning_rate: float = Field(default=5e-3, gt=0, description="of the one-cycle schedule: its peak")
     schedule: Schedule = OneCycle()
@@ -176,7 +185,7 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
             f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r}."
         ) from error
     for kind, chosen, family, options in (
-        ("model", recipe.model, MODELS, recipe.options),
+        ("model", recipe.model, {**MODELS, **IMAGE_MODELS}, recipe.options),
         ("data set", recipe.data, DATASETS, recipe.data_options),
     ):
         if chosen not in family:

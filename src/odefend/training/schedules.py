@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from odefend.training.recipe import Constant, Cosine, OneCycle, Plateau, Recipe, Steps
+from odefend.training.recipe import Constant, Cosine, OneCycle, Plateau, Recipe, Steps, WarmUp
 
 MOMENTUM = 0.9
 
@@ -20,6 +20,8 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.SGD(net.parameters(), momentum=MOMENTUM, **how)
         case "adam":
             return torch.optim.Adam(net.parameters(), **how)
+        case "adamax":
+            return torch.optim.Adamax(net.parameters(), **how)
         case "adamw":
             return torch.optim.AdamW(net.parameters(), **how)
 
@@ -37,6 +39,9 @@ class LearningRate:
                 )
             case Constant():
                 self.scheduler = lr_scheduler.ConstantLR(optimizer, factor=1.0)
+            case WarmUp(epochs=epochs):
+                self.by_step, factor = True, 1 / (epochs * batches)
+                self.scheduler = lr_scheduler.LinearLR(optimizer, factor, 1.0, epochs * batches)
             case Plateau(factor=factor, patience=patience):
                 self.by_accuracy = True
                 self.scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor, patience)

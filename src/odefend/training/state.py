@@ -55,7 +55,7 @@ class State:
         if code_digest() not in self.code:
             self.code.append(code_digest())
 
-    def end_epoch(self, images: int, accuracy: float, loss: float) -> None:
+    def end_epoch(self, images: int, accuracy: float | None, loss: float) -> None:
         """Write down what the epoch brought, and begin the next."""
         self.tick()
         self.epoch += 1
