@@ -1,6 +1,7 @@
 """Detectors: what all of them promise, known answers of each, false alarms as allowed, and files that give them back."""
 
 import math
+from copy import copy
 
 import numpy as np
 import pytest
@@ -37,8 +38,10 @@ from odefend.detectors import (
     save_detector,
 )
 from odefend.detectors.base import MOST
+from odefend.detectors.flow import FlowLikelihood, simple_net
 from odefend.detectors.vote import _largest_group
 from odefend.errors import CheckpointError, InvalidInput, NotFitted, UnknownName
+from odefend.models import Autoencoder, count_parameters, load_image_model
 
 QUICK = {"tolerance-vote": {"votes": 5}, "noise-drop": {"draws": 3}, "separate-network": {"epochs": 5}}
 OUTLIERS = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -162,25 +165,34 @@ def test_a_detector_comes_back_with_its_solver(how, oon, test_digits, tmp_path):
     assert torch.equal(scores(back, some.images, some.ids), scores(detector, some.images, some.ids))
 
 
+def unanswered(detector, at):
+    """The same detector beside a net that, so solved, answers at no tolerance it is asked at."""
+    other = copy(detector)
+    other.net = detector.net.at(**at)
+    if isinstance(other, LogitSpread):
+        other.tolerances = (1e-9, 1e-8)
+    if isinstance(other, ToleranceVote):
+        other.defense = RandomTolerance(LogUniform(1e-9, 1e-8))
+    if isinstance(other, Fused):
+        other.members = tuple(unanswered(one, at) for one in other.members)
+    return other
+
+
 @pytest.mark.parametrize("at", [{"max_steps": 1}, {"max_steps": 1, "tolerance": 1e-9}])
-def test_an_image_without_an_answer_is_the_most_suspicious(fitted, at, oon, test_digits):
-    """Whether some step was taken or none."""
-    if isinstance(fitted, ToleranceVote | Fused) or not fitted.cost:
-        pytest.skip("counts abstentions itself, joins others, or asks no net")
-    some = test_digits[:3]
-    was, fitted.net = fitted.net, oon.at(**at)
-    try:
-        if isinstance(fitted, LogitSpread):
-            fitted.tolerances = (1e-9, 1e-8)
-        found = scores(fitted, some.images, some.ids)
-    finally:
-        fitted.net = was
-        if isinstance(fitted, LogitSpread):
-            fitted.tolerances = LogitSpread.tolerances
-    assert found.tolist() == [pytest.approx(MOST)] * 3
-    if at["max_steps"] == 1 and isinstance(fitted, EmbeddedError):
+def test_an_image_without_an_answer_is_the_most_suspicious(fitted, at, test_digits):
+    """Whether some step was taken or none; a detector that asks no net does not notice."""
+    some, blind = test_digits[:3], unanswered(fitted, at)
+    found = scores(blind, some.images, some.ids)
+    if isinstance(fitted, Fused):
+        assert found.min() >= scores(fitted, test_digits.images[:100], test_digits.ids[:100]).max()
+    elif not fitted.cost:
+        assert torch.isfinite(found).all() and torch.equal(found, scores(fitted, some.images, some.ids))
+    else:
+        most = fitted.votes if isinstance(fitted, ToleranceVote) else MOST
+        assert found.tolist() == [pytest.approx(most)] * 3
+    if isinstance(fitted, EmbeddedError):
         images = some.images.clone().requires_grad_()
-        assert EmbeddedError(oon.at(**at)).score(images, some.ids).tolist() == [pytest.approx(MOST)] * 3
+        assert blind.score(images, some.ids).tolist() == [pytest.approx(MOST)] * 3
 
 
 def test_scoring_moves_no_global_generator_and_takes_no_images_as_well(fitted, test_digits):
@@ -491,3 +503,41 @@ def test_wrong_settings_of_detectors(oon, res):
     ):
         with pytest.raises(InvalidInput, match="expected"):
             wrong()
+
+
+def test_the_net_on_latent_variables_is_the_published_one():
+    assert count_parameters(simple_net(768)) == 383_714
+
+
+def test_models_of_images_beside_a_detector(oon, test_digits, tmp_path, monkeypatch):
+    """By default those of the net's data; others by name, as long as they fit; a file knows which they were."""
+    assert named_detector("flow-likelihood", oon).beside["flow"].card.name == "digits-glow"
+    with pytest.raises(InvalidInput, match="expected autoencoder, got digits-glow, which is glow"):
+        named_detector("reconstruction-error", oon, {"model": "digits-glow"})
+    with pytest.raises(InvalidInput, match="Did you mean 'digits-glow'"):
+        named_detector("flow-likelihood", oon, {"model": "digits-gloo"})
+    with pytest.raises(InvalidInput, match="the zoo has no glow of what this net was trained on"):
+        FlowLikelihood(small_ode_net())
+    images = test_digits.images[:16]
+    with torch.no_grad():
+        autoencoder = load_image_model("digits-autoencoder")
+        assert isinstance(autoencoder, Autoencoder)
+        purified = autoencoder.purified(images)
+        expected = (purified - images).square().flatten(1).mean(1)
+        found = named_detector("reconstruction-error", oon).score(images, test_digits.ids[:16])
+        change = named_detector("purification-change", oon).score(images, test_digits.ids[:16])
+        shift = oon(images).softmax(1) - oon(purified).softmax(1)
+    assert torch.allclose(found, expected) and torch.allclose(change, shift.abs().sum(1), atol=1e-5)
+    other = load_image_model("digits-glow")
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    path = save_detector(named_detector("flow-likelihood", oon), tmp_path / "likelihood")
+    monkeypatch.setattr("odefend.detectors.beside._loaded", lambda name: other)
+    with pytest.raises(CheckpointError, match="expected models of images with the digests"):
+        load_detector(path, oon)
+
+
+def test_all_levels_of_a_flow_are_more_than_the_last(oon, clean):
+    one, every = (named_detector("flow-latent", oon, {"levels": levels, "epochs": 1}) for levels in ("last", "all"))
+    sizes = [detector.fit(clean[:64], OUTLIERS).state["network.0.weight"].shape[1] for detector in (one, every)]
+    assert sizes == [32, 64]

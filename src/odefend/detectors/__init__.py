@@ -16,9 +16,13 @@ from odefend.detectors.calibrate import Calibration as Calibration
 from odefend.detectors.calibrate import Kind as Kind
 from odefend.detectors.calibrate import Screening as Screening
 from odefend.detectors.families import DETECTORS as DETECTORS
+from odefend.detectors.flow import FlowLatent as FlowLatent
+from odefend.detectors.flow import FlowLikelihood as FlowLikelihood
 from odefend.detectors.fusion import Fused as Fused
 from odefend.detectors.network import SeparateNetwork as SeparateNetwork
 from odefend.detectors.pca import PrincipalComponents as PrincipalComponents
+from odefend.detectors.reconstruction import PurificationChange as PurificationChange
+from odefend.detectors.reconstruction import ReconstructionError as ReconstructionError
 from odefend.detectors.solver import EmbeddedError as EmbeddedError
 from odefend.detectors.solver import LogitSpread as LogitSpread
 from odefend.detectors.solver import StepTrace as StepTrace

@@ -1,14 +1,14 @@
 """The Detector noun: a number for each image, higher = more suspicious."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from odefend.errors import InvalidInput, NotFitted
-from odefend.models import Prediction, check_images
+from odefend.models import ImageModel, Prediction, check_images
 from odefend.tensors import Images, OtherImages, PerImage
 
 Fitted = TypeVar("Fitted", bound="Detector")
@@ -87,6 +87,11 @@ class Detector(ABC):
         """What was learned, where there is anything."""
         assert self.learned is not None  # `score` has seen to it
         return self.learned
+
+    @property
+    def beside(self) -> Mapping[str, ImageModel]:
+        """Trained models of images that it asks, by what they are for."""
+        return {}
 
     @property
     def cost(self) -> int:

@@ -144,7 +144,7 @@ class Calibrated:
     @torch.no_grad()
     def screen(self, images: Images, ids: Sequence[str], allowed: float = 0.05) -> Screening:
         """Score, and alarm at a share `allowed` of false alarms."""
-        self.calibration.threshold(allowed)
+        level = self.calibration.threshold(allowed)
         known = self.kind.includes(images)
         scores = torch.full((len(images),), float("nan"), dtype=torch.float64)
         if bool(known.any()):
@@ -152,7 +152,7 @@ class Calibrated:
             scored = self.detector.score(images[rows], [ids[int(row)] for row in rows])
             scores[rows] = scored.detach().double().cpu()
         p_values = torch.where(known, self.calibration.p_values(scores.nan_to_num(0.0)), torch.nan)
-        return Screening(scores, p_values, known & (p_values <= allowed), known)
+        return Screening(scores, p_values, known & (scores > level), known)
 
     def state(self) -> dict[str, Tensor]:
         """What there is to keep, as tensors by name."""

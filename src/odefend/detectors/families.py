@@ -2,8 +2,10 @@
 
 from odefend.detectors.base import Detector
 from odefend.detectors.baselines import Confidence, Energy, Entropy, FeatureSqueezing, NoiseDrop, OnePassMargin
+from odefend.detectors.flow import FlowLatent, FlowLikelihood
 from odefend.detectors.network import SeparateNetwork
 from odefend.detectors.pca import PrincipalComponents
+from odefend.detectors.reconstruction import PurificationChange, ReconstructionError
 from odefend.detectors.solver import EmbeddedError, LogitSpread, StepTrace, ToleranceDrop
 from odefend.detectors.vote import ToleranceVote
 
@@ -21,5 +23,9 @@ DETECTORS: dict[str, type[Detector]] = {
     "step-trace": StepTrace,
     "principal-components": PrincipalComponents,
     "separate-network": SeparateNetwork,
+    "reconstruction-error": ReconstructionError,
+    "purification-change": PurificationChange,
+    "flow-likelihood": FlowLikelihood,
+    "flow-latent": FlowLatent,
 }
 """Those of single images. `Fused` joins several."""

@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odefend import rng
 from odefend.detectors.base import Detector
+from odefend.detectors.learning import learn_to_tell, restored
 from odefend.errors import InvalidInput
 from odefend.models import Classifier
 from odefend.tensors import Images, OtherImages, PerImage
-
-BATCH = 64
 
 
 def _network(channels: int, width: int) -> nn.Sequential:
@@ -28,7 +24,7 @@ def _network(channels: int, width: int) -> nn.Sequential:
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(8 * width, 1),
+        nn.Linear(8 * width, 2),
     )
 
 
@@ -59,31 +55,9 @@ class SeparateNetwork(Detector):
 
     def learn(self, clean: Images, attacked: OtherImages | None) -> dict[str, Tensor]:
         assert attacked is not None
-        images = torch.cat([clean, attacked]).float()
-        labels = torch.cat([images.new_zeros(len(clean)), images.new_ones(len(attacked))])
-        weight = torch.tensor(len(clean) / len(attacked))
-        with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(self.seed)
-            network = _network(clean.shape[1], self.width).to(images.device)
-            optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
-            for epoch in range(self.epochs):
-                order = rng.stream(self.seed, "images", "order of training", epoch).permutation(len(images))
-                for rows in np.array_split(order, -(-len(order) // BATCH)):
-                    some = torch.from_numpy(rows).to(images.device)
-                    loss = F.binary_cross_entropy_with_logits(
-                        network(images[some])[:, 0], labels[some], pos_weight=weight
-                    )
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-        return {f"network.{name}": value.detach() for name, value in network.state_dict().items()}
+        build = partial(_network, clean.shape[1], self.width)
+        return learn_to_tell(build, clean, attacked, self.epochs, self.learning_rate, self.seed)
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        with torch.device("meta"):  # weights come from what was learned; to draw others would move the global generator
-            network = _network(self.net.in_channels, self.width)
-        weights = {
-            name.removeprefix("network."): value.to(images.device)
-            for name, value in self.state.items()
-            if name.startswith("network.")
-        }
-        return torch.func.functional_call(network, weights, images.float())[:, 0]
+        said = restored(partial(_network, self.net.in_channels, self.width), self.state, images)
+        return said[:, 1] - said[:, 0]

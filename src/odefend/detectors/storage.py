@@ -67,8 +67,8 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
     """Write a detector, calibrated or not, to `path`, or `path`.safetensors where it has no such ending, atomically; returns
     where it is.
 
-    The net beside it is not in the file, but its name and a digest of its weights: see `load_detector`. Raises InvalidInput
-    for a net with a tolerance for each image, and for a detector that is not one of DETECTORS.
+    The net and the models beside it are not in the file, but their names and digests of their weights: see `load_detector`.
+    Raises InvalidInput for a net with a tolerance for each image, and for a detector that is not one of DETECTORS.
     """
     bare = detector.detector if isinstance(detector, Calibrated) else detector
     if isinstance(bare.net, ODENet) and isinstance(bare.net.settings.tolerance, Tensor):
@@ -88,6 +88,7 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
         "net": weights_digest(bare.net),
         "solved": json.dumps(_solved(bare.net)),
         "name": bare.net.card.name if bare.net.card else "",
+        "beside": json.dumps(_digests(bare)),
     }
     path = _file(path)
     write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
@@ -126,6 +127,8 @@ def load_detector(path: Path, net: Classifier | str | None = None) -> Detector |
             + "."
         )
     detector = named_detector(about["detector"], net, json.loads(about["settings"]))
+    if (then := json.loads(about["beside"])) != (now := _digests(detector)):
+        raise CheckpointError(f"{path}: expected models of images with the digests {then} beside it, found {now}.")
     detector.learned = _part(tensors, OF_DETECTOR) or None
     calibration = _part(tensors, OF_CALIBRATION)
     return Calibrated.restored(detector, calibration) if calibration else detector
@@ -137,6 +140,11 @@ def _solved(net: Classifier) -> dict[str, Any]:
         return {}
     how = {name: getattr(net.settings, name) for name in DECISIVE}
     return how | {"tolerance": list(pair(net.settings.tolerance))}
+
+
+def _digests(detector: Detector) -> dict[str, str]:
+    """Of the weights of the models of images beside a detector."""
+    return {name: weights_digest(model) for name, model in detector.beside.items()}
 
 
 def _file(path: Path) -> Path:
