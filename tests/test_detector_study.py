@@ -25,8 +25,10 @@ SMOKE = detectors.Setup(
         ("separate-network", '{"epochs": 2}'),
     ),
     clean=24,
+    benign=8,
     images=8,
     knowing=8,
+    nearest=8,
     calibration=100,
     learn=100,
     attacked=16,
@@ -61,7 +63,7 @@ def test_a_second_run_does_nothing_again(folder, rows):
 
 def test_every_table_has_numbers_and_hangs_on_the_rows(rows):
     tables = detectors_report.summary(rows)
-    assert [len(table.rows) for table in tables] == [5, 5, 10, 5]
+    assert [len(table.rows) for table in tables] == [5, 5, 5, 10, 5]
     turned = detectors_report.Rows(
         rows.crafted.with_columns(success=~pl.col("success"), l2=pl.col("l2") + 1),
         rows.scored.with_columns(score=-pl.col("score")),

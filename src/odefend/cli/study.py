@@ -29,7 +29,9 @@ def _detectors(
     data: str, out: Path, images: int, progress: Progress, workers: int | None
 ) -> tuple[Ledger, list[Table]]:
     usual = detectors.SETUPS[data]
-    setup = replace(usual, images=images, knowing=max(1, usual.knowing * images // usual.images))
+    share = images / usual.images
+    knowing, nearest = (max(1, round(share * count)) for count in (usual.knowing, usual.nearest))
+    setup = replace(usual, images=images, knowing=knowing, nearest=nearest)
     ledger = detectors.measure(out, setup, progress, workers)
     return ledger, detectors_report.summary(detectors_report.Rows.of(ledger, setup.name))
 
@@ -38,6 +40,7 @@ STUDIES = {
     "attacks": (_attacks, 200),
     "presets": (_presets, 16),
     "detectors": (partial(_detectors, "digits"), 300),
+    "detectors-matched": (partial(_detectors, "matched"), 300),
     "detectors-mnist": (partial(_detectors, "mnist"), 300),
 }
 """Studies by name, with the number of images that each takes by itself."""

@@ -15,5 +15,6 @@ from odefend.evaluation.spec import Evaluation as Evaluation
 from odefend.evaluation.trace import Trace as Trace
 from odefend.evaluation.views import Slice as Slice
 from odefend.evaluation.views import View as View
+from odefend.evaluation.views import shards as shards
 from odefend.evaluation.watch import Guarded as Guarded
 from odefend.evaluation.watch import Watch as Watch

@@ -14,7 +14,7 @@ from odefend.evaluation.screen import Screen
 from odefend.evaluation.spec import Evaluation, Trial
 from odefend.evaluation.trace import Trace
 from odefend.evaluation.unit import Unit
-from odefend.evaluation.views import Slice, View, opened_net
+from odefend.evaluation.views import Slice, View, opened_net, shards
 from odefend.models import ODENet
 
 
@@ -43,9 +43,7 @@ class Plan:
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
         """The first images of a split, in shards; all of them where it has fewer."""
-        size, data = self.evaluation.shard, self.evaluation.data
-        count = min(count, len(Slice(data, split, 0, count).open()))
-        return [Slice(data, split, at, min(at + size, count)) for at in range(0, count, size)]
+        return shards(self.evaluation.data, split, count, self.evaluation.shard)
 
     def crafts(self) -> list[Craft]:
         """Every attack on every net, tolerance, radius and shard."""

@@ -93,7 +93,10 @@ _COLUMNS: dict[str, dict[str, Column]] = {
     },
     "scored": _SHARED
     | {
-        "kind": (pl.String, "clean, adversarial, or calibration: clean images on which thresholds are set"),
+        "kind": (
+            pl.String,
+            "clean, adversarial, benign (changed as in everyday use), or calibration (to set thresholds on)",
+        ),
         "crafted": (pl.String, "key of the shard the image was crafted in; null for a clean image"),
         "scale": (pl.Float64, "as in judged"),
         "detector": (pl.String, "its name"),

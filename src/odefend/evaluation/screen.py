@@ -51,6 +51,12 @@ class Screen:
         """Whether the rows are there."""
         return ledger.has("scored", self.key)
 
+    @property
+    def _kind(self) -> str:
+        if self.crafted:
+            return "adversarial"
+        return "benign" if self.images.changed else "calibration" if self.images.split == "validation" else "clean"
+
     @torch.no_grad()
     def run(self, ledger: Ledger, progress: Progress | None = None) -> None:
         """Score and write."""
@@ -63,7 +69,6 @@ class Screen:
         for rows, batch, size in padded_batches(torch.arange(len(images)), images):
             scores.append(detector.score(batch, [ids[row] for row in rows.tolist()])[:size])
             progress.advance(int(rows[size - 1]) + 1)
-        clean = "calibration" if self.images.split == "validation" else "clean"
         ledger.write(
             "scored",
             self.key,
@@ -74,7 +79,7 @@ class Screen:
                 "data_digest": data.digest,
                 "rtol": self.view.tolerance,
                 "atol": self.view.tolerance,
-                "kind": "adversarial" if self.crafted else clean,
+                "kind": self._kind,
                 "crafted": self.crafted.key if self.crafted else None,
                 "scale": [scale for scale in self.scales for _ in data.ids],
                 "detector": self.watch.name,

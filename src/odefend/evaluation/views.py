@@ -2,12 +2,14 @@
 open the real thing there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import torch
+
 from odefend.attacks import Expectation
-from odefend.data import DATASETS, LabelledImages
+from odefend.data import DATASETS, LabelledImages, tamper
 from odefend.defenses import LogUniform, RandomTolerance
 from odefend.errors import unknown
 from odefend.models import Classifier, ODENet, load, weights_digest
@@ -90,13 +92,24 @@ class View:
 
 @dataclass(frozen=True)
 class Slice:
-    """Images start:stop of one split of a data set."""
+    """Images start:stop of one split of a data set; `changed`: each of them as a tampering leaves it (see `data.tamper`)."""
 
     data: str
     split: str
     start: int
     stop: int
+    changed: str | None = None
 
     def open(self) -> LabelledImages:
         """The images."""
-        return _images(self.data, self.split)[self.start : self.stop]
+        found = _images(self.data, self.split)[self.start : self.stop]
+        if self.changed is None:
+            return found
+        pixels = (255 * found.images).round().to(torch.uint8)
+        return replace(found, pixels=tamper(pixels, found.ids, self.changed))
+
+
+def shards(data: str, split: str, count: int, size: int) -> list[Slice]:
+    """The first images of a split, all of them where it has fewer, in slices of `size`."""
+    count = min(count, len(Slice(data, split, 0, count).open()))
+    return [Slice(data, split, at, min(at + size, count)) for at in range(0, count, size)]

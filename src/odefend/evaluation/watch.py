@@ -16,6 +16,9 @@ from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.views import Slice, View
 from odefend.tensors import Images, PerImage
 
+DRAWING = (ToleranceVote, ToleranceDrop, NoiseDrop)
+"""Detectors that draw at random."""
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -71,8 +74,9 @@ def _fitted(
 class Guarded:
     """A detector that refuses images above a threshold, and an attacker who knows both: see `attacks.Guard`.
 
-    What the detector draws at random the attacker does not know: the search follows other draws, and of a vote's solves
-    `searched` only.
+    What the detector draws at random the search does not see: it follows other draws, and at most `searched` of them. But what
+    it finds is confirmed by the detector's own draws, so of the images that it keeps some suit these by luck. Judge them under
+    draws that no attack has seen.
     """
 
     watch: Watch
@@ -84,16 +88,17 @@ class Guarded:
     def open(self, view: View, ledger: Ledger) -> Guard:
         """The detector as an attack is given it."""
         detector, source = self.watch.open(view, ledger), None
-        settings = json.loads(self.watch.settings)
-        if isinstance(detector, ToleranceVote | ToleranceDrop):
-            settings["defense"] = settings.get("defense", {}) | {"seed": detector.defense.seed + 1}
-            if isinstance(detector, ToleranceVote):
-                settings["votes"] = min(self.searched, detector.votes)
-            source = named_detector(self.watch.detector, view.open(), settings)
-            if isinstance(detector, ToleranceVote):  # a vote of fewer solves has a proportionally smaller score
-                source = _Rescaled(source, detector.votes / settings["votes"])
+        settings, name, net = json.loads(self.watch.settings), self.watch.detector, view.open()
+        if isinstance(detector, ToleranceVote):
+            settings |= {"votes": min(self.searched, detector.votes), "defense": _reseeded(detector, settings)}
+            # A vote of fewer solves has a proportionally smaller score.
+            source = _Rescaled(named_detector(name, net, settings), detector.votes / settings["votes"])
+        elif isinstance(detector, ToleranceDrop):
+            settings |= {"draws": min(self.searched, detector.draws), "defense": _reseeded(detector, settings)}
+            source = named_detector(name, net, settings)
         elif isinstance(detector, NoiseDrop):
-            source = named_detector(self.watch.detector, view.open(), settings | {"seed": detector.seed + 1})
+            settings |= {"draws": min(self.searched, detector.draws), "seed": detector.seed + 1}
+            source = named_detector(name, net, settings)
         return Guard(detector, self.threshold, self.scale, self.way, source)
 
     def record(self) -> dict[str, Any]:
@@ -103,7 +108,12 @@ class Guarded:
     def passes(self, view: View) -> int:
         """Through the net, for a gradient of the score that is searched."""
         many = self.watch.passes(view)
-        return min(many, self.searched) if DETECTORS[self.watch.detector] is ToleranceVote else many
+        return min(many, 1 + self.searched) if DETECTORS[self.watch.detector] in DRAWING else many
+
+
+def _reseeded(detector: ToleranceVote | ToleranceDrop, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a defense that draws otherwise than the detector's."""
+    return settings.get("defense", {}) | {"seed": detector.defense.seed + 1}
 
 
 @dataclass(frozen=True)

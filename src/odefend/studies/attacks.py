@@ -12,7 +12,7 @@ import polars as pl
 
 from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, FoolboxAttack
 from odefend.defenses import LogUniform
-from odefend.evaluation import Condition, Craft, Guarded, Judge, Ledger, Runner, Screen, Slice, View, Watch
+from odefend.evaluation import Condition, Craft, Guarded, Judge, Ledger, Runner, Screen, Slice, View, Watch, shards
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.ledger import digest
 from odefend.evaluation.plan import Unit, work
@@ -65,9 +65,7 @@ class Setup:
 
     def slices(self, count: int) -> list[Slice]:
         """The first test images, in shards."""
-        return [
-            Slice(self.data, "test", start, min(start + self.shard, count)) for start in range(0, count, self.shard)
-        ]
+        return shards(self.data, "test", count, self.shard)
 
     def craft(
         self, experiment: str, attack: Attack, count: int | None = None, guard: Guarded | None = None

@@ -7,40 +7,50 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
-from odefend.attacks import PGD, Attack, CarliniWagner
+from odefend.attacks import PGD, Attack, CarliniWagner, named_attack
 from odefend.detectors import DETECTORS, setting_types
-from odefend.evaluation import Craft, Guarded, Ledger, Runner, Screen, Slice, View, Watch
+from odefend.evaluation import Craft, Guarded, Ledger, Runner, Screen, Slice, View, Watch, shards
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.ledger import digest
 from odefend.evaluation.plan import work
 from odefend.evaluation.unit import Unit
+from odefend.evaluation.views import opened_net
+from odefend.models import ODENet
 from odefend.norms import L2
 from odefend.progress import Progress
 from odefend.version import code_version
 
 TOLERANCE = 1e-3
-WAYS = {"C&W": ("selective",), "PGD": ("selective", "joint")}
-"""How the gradients of net and detector are joined by each attack that knows both: see `attacks.Guard`."""
 ALARMS = (0.01, 0.05)
 """Shares of clean images that a detector may refuse."""
+BENIGN = ("jpeg-75-444", "blur-0.5", "gamma-0.8")
+"""What happens to pictures in everyday use, which is no attack."""
 SEARCH = CarliniWagner(steps=60, binary_search_steps=4, learning_rate=0.1, initial_constant=1.0)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The size of the study: clean test images, how many of them are attacked by one who knows nothing, and by one who knows;
-    validation images that thresholds are set on; training images that detectors learn from, of which `attacked` are shown to
-    those that are supervised, attacked by PGD in an L2 ball of radius `shown`: an attack they are not tried on."""
+    """The size of the study: clean test images, of which `benign` are also changed as in everyday use, how many are attacked by
+    one who knows nothing, and by one who knows, in a ball and (`nearest`) without limit; validation images that thresholds
+    are set on; training images that detectors learn from, of which `attacked` are shown to those that are supervised, attacked
+    by PGD in an L2 ball of radius `shown`: an attack they are not tried on.
+
+    `aims`: which of the ALARMS an attacker who knows gets past; what gets past more alarms also gets past fewer. `ways`: how
+    PGD joins the gradients of net and detector; C&W does it selectively (see `attacks.Guard`).
+    """
 
     net: str = "digits-oon"
     data: str = "digits"
     detectors: tuple[tuple[str, str], ...] = ()
     clean: int = 500
+    benign: int = 100
     images: int = 300
     knowing: int = 100
+    nearest: int = 100
     calibration: int = 200
     learn: int = 1000
     attacked: int = 300
@@ -51,11 +61,13 @@ class Setup:
     search: CarliniWagner = SEARCH
     steps: int = 40
     restarts: int = 2
+    ways: tuple[str, ...] = ("selective", "joint")
+    aims: tuple[float, ...] = ALARMS
 
     @property
     def view(self) -> View:
-        """The net at the tolerance of its training."""
-        return View(self.net, TOLERANCE)
+        """The net, at the tolerance of its training if it has a solver."""
+        return View(self.net, TOLERANCE if isinstance(opened_net(self.net), ODENet) else None)
 
     @property
     def name(self) -> str:
@@ -64,8 +76,7 @@ class Setup:
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
         """The first images of a split, in shards."""
-        count = min(count, len(Slice(self.data, split, 0, count).open()))
-        return [Slice(self.data, split, at, min(at + self.shard, count)) for at in range(0, count, self.shard)]
+        return shards(self.data, split, count, self.shard)
 
     def watches(self) -> list[Watch]:
         """The detectors, those that learn with what they learn from."""
@@ -82,8 +93,8 @@ EVERY = (
     ("confidence", "{}"),
     ("entropy", "{}"),
     ("energy", "{}"),
-    ("noise-drop", '{"sigma": 0.02}'),
-    ("noise-drop", '{"sigma": 0.1}'),
+    ("noise-drop", '{"sigma": 0.02, "draws": 19}'),
+    ("noise-drop", '{"sigma": 0.1, "draws": 19}'),
     ("feature-squeezing", "{}"),
     ("tolerance-vote", '{"votes": 20}'),
     ("tolerance-drop", "{}"),
@@ -92,33 +103,44 @@ EVERY = (
     ("step-trace", "{}"),
     ("principal-components", "{}"),
     ("separate-network", "{}"),
+    ("reconstruction-error", "{}"),
+    ("purification-change", "{}"),
+    ("flow-likelihood", "{}"),
+    ("flow-latent", "{}"),
+    ("flow-latent", '{"levels": "all"}'),
 )
-OF_SOLVER = tuple(
-    (name, settings)
-    for name, settings in EVERY
-    if name
-    in (
-        "one-pass-margin",
-        "noise-drop",
-        "tolerance-vote",
-        "tolerance-drop",
-        "logit-spread",
-        "embedded-error",
-        "step-trace",
-    )
-)
+"""Noise of as many passes as a vote: what a vote over tolerances has to beat."""
+OF_SOLVER = tuple(one for one in EVERY if DETECTORS[one[0]].of_solver)
+OF_ANY_NET = tuple(one for one in EVERY if not DETECTORS[one[0]].of_solver)
 
 SETUPS = {
-    "digits": Setup(detectors=EVERY),
-    "mnist": Setup("mnist-oon", "mnist", OF_SOLVER, knowing=25, calibration=500, learn=500),
+    "digits": Setup(detectors=EVERY, knowing=50, nearest=20),
+    "matched": Setup("digits-res", detectors=OF_ANY_NET, knowing=50, nearest=20),
+    "mnist": Setup(
+        "mnist-oon",
+        "mnist",
+        (("one-pass-margin", "{}"), ("noise-drop", '{"sigma": 0.1, "draws": 19}'), *OF_SOLVER),
+        nearest=8,
+        calibration=500,
+        learn=500,
+        shard=25,
+        search=cast(CarliniWagner, named_attack("mnist-l2")),
+        steps=30,
+        restarts=1,
+        ways=("selective",),
+        aims=(0.05,),
+    ),
 }
-"""The sizes that the study is run at, by data set: every detector on digits, those that watch the solver on MNIST, beside what
-costs as little."""
+"""The sizes that the study is run at: every detector on digits, those that need no solver on the matched net without one, and
+those that watch the solver on MNIST, beside margin and noise."""
 
 
 def label(name: str, settings: str) -> str:
     """What tables call a detector: with those of its settings that are not the usual ones."""
-    said = ", ".join(f"{key} {value:g}" for key, value in json.loads(settings).items())
+    said = ", ".join(
+        f"{key} {value}" if isinstance(value, str) else f"{key} {value:g}"
+        for key, value in json.loads(settings).items()
+    )
     return f"{name}, {said}" if said else name
 
 
@@ -165,6 +187,12 @@ def screens(setup: Setup) -> list[Screen]:
     return [
         *(Screen("clean", setup.view, images, watch) for watch in setup.watches() for images in clean),
         *(
+            Screen(change, setup.view, replace(images, changed=change), watch)
+            for watch in setup.watches()
+            for change in BENIGN
+            for images in setup.slices(setup.benign)
+        ),
+        *(
             Screen(
                 unit.experiment,
                 setup.view,
@@ -182,6 +210,7 @@ def screens(setup: Setup) -> list[Screen]:
 def knowing(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
     """The same attacks, knowing each detector and its threshold; `limits`: threshold and scale by detector and alarms. The way
     that works best differs by detector, so PGD, which is cheap, tries several."""
+    count = {"C&W": setup.nearest, "PGD": setup.knowing}
     return [
         Craft(
             known(name, way, watch.name, allowed),
@@ -190,11 +219,11 @@ def knowing(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) 
             images,
             guard=Guarded(watch, *limits[watch.name, allowed], way),
         )
-        for watch in setup.watches()
-        for allowed in ALARMS
         for name, attack in attacks(setup)
-        for way in WAYS[name]
-        for images in setup.slices(setup.knowing)
+        for watch in setup.watches()
+        for allowed in setup.aims
+        for way in (setup.ways if name == "PGD" else ("selective",))
+        for images in setup.slices(count[name])
     ]
 
 
@@ -234,8 +263,13 @@ def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None 
         _run(runner, setup, first, progress.advance)
         scored = runner.ledger.read("scored", setup.name)
         crafted = knowing(setup, limits(setup, scored))
-        _run(runner, setup, crafted, lambda more: progress.advance(done + more))
-        _run(runner, setup, shown_again(setup, crafted), lambda _: None)
+        # What is cheap first: a study that was stopped has something of every detector.
+        for units in [
+            some for name in ("PGD", "C&W") if (some := [unit for unit in crafted if name in unit.experiment])
+        ]:
+            _run(runner, setup, units, lambda more, done=done: progress.advance(done + more))
+            _run(runner, setup, shown_again(setup, units), lambda _: None)
+            done += sum(map(work, units))
     return runner.ledger
 
 

@@ -93,8 +93,9 @@ def study(
     bfloat16 beside float32, attacks that know that the tolerance is drawn at random, attacks that know a detector, and the
     attack on the solver's work. The costly parts take half, a quarter or an eighth of the images.
 
-    **detectors** (half an hour on two cores), every detector on digits-oon, and **detectors-mnist** (hours), those that watch the
-    solver on mnist-oon: before C&W that knows nothing of them, pushed on by s, and before C&W and PGD that know each.
+    **detectors** (hours), every detector on digits-oon, **detectors-matched** those that need no solver on digits-res, and
+    **detectors-mnist** (hours) those that watch the solver on mnist-oon: before C&W that knows nothing of them, pushed on by s,
+    and before C&W and PGD that know each.
 
     **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
     """
