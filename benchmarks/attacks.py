@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from contenders import ConcatField
-from run import machine
-from table import table
+from measure import machine
+from table import described, table
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
@@ -157,13 +157,12 @@ def measured(count: int, few: int) -> dict[str, Any]:
 
 def written(found: dict[str, Any]) -> str:
     """The measurements as Markdown."""
-    told = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
     lines = [
         "# Attacks beside Foolbox on torchdiffeq",
         "",
         "Made by `make bench`; see README.md here.",
         "",
-        f"Machine: {told}.",
+        described(found["machine"]),
     ]
     for name in ("C&W", "BIM"):
         rows = {key.split(": ")[1]: row for key, row in found["rows"].items() if key.startswith(name)}
@@ -209,7 +208,13 @@ def main() -> None:
     chosen = parser.parse_args()
     rows = measured(chosen.images, chosen.few)
     settings = {"C&W": str(SEARCH), "BIM": str(STEPS)}
-    found = {"machine": machine(), "net": NET, "tolerance": TOLERANCE, "settings": settings, "rows": rows}
+    found = {
+        "machine": machine("torchdiffeq", "torchode"),
+        "net": NET,
+        "tolerance": TOLERANCE,
+        "settings": settings,
+        "rows": rows,
+    }
     (HERE / "attacks-cpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (HERE / "attacks-cpu.md").write_text(written(found), encoding="utf-8")
     print(f"wrote {HERE / 'attacks-cpu.md'}")

@@ -1,12 +1,16 @@
-"""Time and memory, side by side: warm-up, then repetitions of all contenders in turn, and their medians."""
+"""Time and memory, side by side: warm-up, then repetitions of all contenders in turn, and their medians; on which machine."""
 
 import gc
+import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,3 +81,18 @@ def shares(task: Callable[[], None], most: int = 10) -> list[tuple[str, float, i
     events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     return [(event.key, event.self_cpu_time_total / total, event.count) for event in events[:most]]
+
+
+def machine(*peers: str) -> dict[str, Any]:
+    """What it runs on, with the versions of the packages that are compared with odefend."""
+    told = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.split(":")[1].strip() for line in told if "model name" in line]
+    flags = next(line for line in told if line.startswith("flags"))
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "amx": "amx_bf16" in flags,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", *peers, "odefend")},
+    }

@@ -5,16 +5,13 @@ Every row is measured side by side in one run; only ratios within a row mean any
 
 import argparse
 import json
-import os
-import platform
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from contenders import Contenders
-from measure import added_by, forward, forward_backward, interleaved, peak_memory, shares, summary
+from measure import added_by, forward, forward_backward, interleaved, machine, peak_memory, shares, summary
 from nets import digits_oon, oon_64
 from table import written
 
@@ -127,21 +124,6 @@ def peak(way: str) -> None:
     print(added_by(lambda: forward_backward(chosen, y, list(net.field.parameters()))))
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    told = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.split(":")[1].strip() for line in told if "model name" in line]
-    flags = next(line for line in told if line.startswith("flags"))
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "amx": "amx_bf16" in flags,
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "torchdiffeq", "torchode", "odefend")},
-    }
-
-
 def main() -> None:
     """Measure everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,7 +142,12 @@ def main() -> None:
                     if (name, batch, tolerance) != (wide, 128, 1e-3):
                         rows.append(row(name, work, batch, tolerance, chosen.seconds))
     rows += [reduced(work, chosen.seconds) for work in TIMED]
-    found = {"machine": machine(), "rows": rows, "memory_mib": memory(), "profiles": profiles()}
+    found = {
+        "machine": machine("torchdiffeq", "torchode"),
+        "rows": rows,
+        "memory_mib": memory(),
+        "profiles": profiles(),
+    }
     (HERE / "solver-cpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (HERE / "solver-cpu.md").write_text(written(found), encoding="utf-8")
     print(f"wrote {HERE / 'solver-cpu.md'}")

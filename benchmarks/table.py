@@ -39,6 +39,11 @@ def table(head: Iterable[str], body: Iterable[Iterable[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
 
 
+def described(machine: dict[str, Any]) -> str:
+    """A line on what it ran on."""
+    return f"Machine: {', '.join(f'{name} {value}' for name, value in machine.items())}."
+
+
 def times(rows: list[dict[str, Any]]) -> list[str]:
     """The rows of one net and one kind of work."""
     there = [who for who in ORDER if any(who in row["ms"] for row in rows)]
@@ -94,13 +99,12 @@ def targets(found: dict[str, Any]) -> list[str]:
 
 def written(found: dict[str, Any]) -> str:
     """The whole page."""
-    machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
     lines = [
         "# The solver beside its peers",
         "",
         "Made by `make bench`; see README.md here.",
         "",
-        f"Machine: {machine}.",
+        described(found["machine"]),
     ]
     lines += ["", "Medians in ms; in brackets, the time over odefend's in the same run.", "", "## Targets", ""]
     lines += [*targets(found), ""]

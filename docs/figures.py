@@ -4,10 +4,11 @@ python docs/figures.py                 write docs/tolerance.svg and the README's
 python docs/figures.py odefend-demo    first take the rows of that demo run into results/demo
 """
 
-import re
 import shutil
 import sys
 from pathlib import Path
+
+from pages import fill
 
 from odefend.evaluation import Ledger, opened
 from odefend.evaluation.schema import TABLES
@@ -53,7 +54,7 @@ def figure(rows: Rows) -> str:
     return svg.replace("<svg ", '<svg style="background: white" ', 1) + "\n"
 
 
-def block(rows: Rows) -> str:
+def parts(rows: Rows) -> dict[str, str]:
     """The README's table, and what the report says of it."""
     about, (trial, at) = rows.evaluation, rows.everywhere()[0]
     table = tables.recovery(rows.about(trial, at), about.net, about.tolerances, rows.sigmas, at, trial.name)
@@ -62,16 +63,7 @@ def block(rows: Rows) -> str:
     lines.insert(1, ["---"] * len(chosen))
     text = ["| " + " | ".join(line) + " |" for line in lines]
     lessons = evaluation_page.lessons(rows)
-    return "\n".join([*text, "", "What the report says:", "", *(f"- {lesson}" for lesson in lessons)])
-
-
-def filled(readme: str, rows: Rows) -> str:
-    """The README with what is generated in it made anew."""
-    pattern = r"(<!-- rows -->\n).*?(<!-- end of rows -->)"
-    text, count = re.subn(pattern, lambda m: f"{m[1]}{block(rows)}\n{m[2]}", readme, flags=re.S)
-    if count != 1:
-        raise ValueError(f"README.md: expected one pair of markers for rows, found {count}")
-    return text
+    return {"rows": "\n".join([*text, "", "What the report says:", "", *(f"- {lesson}" for lesson in lessons)])}
 
 
 def main() -> None:
@@ -80,8 +72,7 @@ def main() -> None:
         keep(Path(sys.argv[1]))
     rows = kept()
     (ROOT / "docs" / "tolerance.svg").write_text(figure(rows), encoding="utf-8")
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    fill(ROOT / "README.md", parts(rows))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ python docs/mnist.py                    write them anew
 python docs/mnist.py FOLDER             first take the rows and the report of `odefend evaluate examples/mnist.toml --out FOLDER`
 """
 
-import re
 import shutil
 import sys
 from pathlib import Path
 
 import polars as pl
+from pages import fill
 
 from odefend.evaluation import Ledger, opened
 from odefend.evaluation.robustness import attacked
@@ -71,26 +71,12 @@ def by_the_adjoint(rows: Rows) -> Table:
     )
 
 
-def tables(rows: Rows) -> tuple[Table, ...]:
-    """What the page shows, in its order."""
+def parts(rows: Rows) -> dict[str, str]:
+    """What is generated in the page: tables by their titles, and the findings."""
     searched = [evaluation_tables.of_recovery(rows, trial, at) for trial, at in rows.everywhere()]
-    return by_the_adjoint(rows), evaluation_tables.of_nets(rows), published_table(rows), *searched
-
-
-def filled(page: str, rows: Rows) -> str:
-    """The page with what is generated in it made anew: tables between markers with their titles, and the findings."""
-    parts = {table.title: table.markdown for table in tables(rows)}
-    parts["What was found"] = "\n".join(f"- {lesson}" for lesson in evaluation_page.lessons(rows))
-    for title, text in parts.items():
-        page, count = re.subn(
-            rf"(<!-- {re.escape(title)} -->\n).*?(<!-- end -->)",
-            lambda m, t=text: f"{m[1]}{t}\n{m[2]}",
-            page,
-            flags=re.S,
-        )
-        if count != 1:
-            raise ValueError(f"docs/mnist.md: expected one pair of markers for {title!r}, found {count}")
-    return page
+    tables = [by_the_adjoint(rows), evaluation_tables.of_nets(rows), published_table(rows), *searched]
+    found = "\n".join(f"- {lesson}" for lesson in evaluation_page.lessons(rows))
+    return {table.title: table.markdown for table in tables} | {"What was found": found}
 
 
 def main() -> None:
@@ -99,7 +85,7 @@ def main() -> None:
         keep(Path(sys.argv[1]))
     rows = kept()
     FIGURE.write_text(figure(rows), encoding="utf-8")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    fill(PAGE, parts(rows))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,24 @@
-"""Make the tables of docs/scale.md: what a gradient costs, counted and timed, and what the papers' grids then add up to.
+"""Make the tables of docs/scale.md: what a gradient costs, counted and timed, what the papers' grids then add up to, and what
+the engine adds.
 
-python docs/scale.py            write the tables from results/scale
+python docs/scale.py            write the tables from results/scale and benchmarks/engine-cpu.md
 python docs/scale.py --again    first count and time anew, on an idle machine (a minute)
 """
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
 
 import torch
+from pages import fill
 from torch.utils.flop_counter import FlopCounterMode
 
 from odefend.models import MODELS, ODENet
 
-HERE = Path(__file__).parent
-MEASURED = HERE.parent / "results" / "scale" / "gradients.json"
+ROOT = Path(__file__).parent.parent
+PAGE, MEASURED = ROOT / "docs" / "scale.md", ROOT / "results" / "scale" / "gradients.json"
+ENGINE = ROOT / "benchmarks" / "engine-cpu.md"
 
 NETS = {
     "MNIST OON, width 64": ("oon", {"in_channels": 1, "width": 64}, (1, 28, 28)),
@@ -63,8 +65,9 @@ def measure() -> dict[str, dict[str, float]]:
     return found
 
 
-def tables(measured: dict[str, dict[str, float]]) -> dict[str, str]:
-    """The page's tables, from what was measured."""
+def parts() -> dict[str, str]:
+    """The page's tables, from what was measured here and by benchmarks/engine.py."""
+    measured = json.loads(MEASURED.read_text(encoding="utf-8"))
     costs = [
         "| net | evaluations of the field | operations per gradient | on one CPU thread | that is |",
         "| --- " * 5 + "|",
@@ -87,7 +90,8 @@ def tables(measured: dict[str, dict[str, float]]) -> dict[str, str]:
         spans = [f"{duration(total / RATES[1] / n)} to {duration(total / RATES[0] / n)}" for n in (1, 8, 64)]
         thread = duration(count * cost["seconds"])
         grids.append(f"| {what} | {count / 1e6:.1f} M | {total:.1e} | {thread} | " + " | ".join(spans) + " |")
-    return {"costs": "\n".join(costs), "grids": "\n".join(grids)}
+    engine = ENGINE.read_text(encoding="utf-8").strip().split("\n\n")[-2:]  # how busy the machine was, and the table
+    return {"costs": "\n".join(costs), "grids": "\n".join(grids), "engine": "\n\n".join(engine)}
 
 
 def duration(seconds: float) -> str:
@@ -97,21 +101,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def filled(page: str, parts: dict[str, str]) -> str:
-    for name, text in parts.items():
-        page, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page, flags=re.S
-        )
-        assert count == 1, name
-    return page
-
-
 def main() -> None:
     if "--again" in sys.argv or not MEASURED.exists():
         MEASURED.parent.mkdir(parents=True, exist_ok=True)
-        MEASURED.write_text(json.dumps(measure(), indent=1) + "\n")
-    page = HERE / "scale.md"
-    page.write_text(filled(page.read_text(), tables(json.loads(MEASURED.read_text()))))
+        MEASURED.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    fill(PAGE, parts())
 
 
 if __name__ == "__main__":

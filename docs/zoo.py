@@ -1,16 +1,20 @@
-"""Make docs/zoo.md and docs/training.svg from the cards of the trained nets.
+"""Make docs/zoo.md, docs/training.svg and docs/samples.svg from the cards of the trained nets.
 
 python docs/zoo.py
 """
 
-import re
 from pathlib import Path
 
-from odefend.models import MODELS, Card, Measured, cards
+import torch
+import torch.nn.functional as F
+from pages import fill
+
+from odefend.models import MODELS, Card, Glow, ImageCard, Mean, Measured, cards, image_cards, load_image_model
 from odefend.models.card import Epoch
 from odefend.report.drawing import panelled, svg
 
 HERE = Path(__file__).parent
+PAGE = HERE / "zoo.md"
 RESULTS = HERE.parent / "results" / "precision"
 TOLERANCES = ("0.0001", "0.001", "0.01", "0.1", "1", "10")
 
@@ -24,6 +28,7 @@ PUBLISHED = {
 }
 """Test error in per cent by tolerance: Table I of Carrara et al., WIFS 2019 (doi 10.1109/WIFS47025.2019.9035109)."""
 
+MEASURES = ("bits per dimension", "mean square error", "binary cross-entropy")
 TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80)
 ORDER = ("oon", "mix", "res", "oon-matched", "mix-matched", *MODELS)
 
@@ -118,29 +123,61 @@ def figure(known: dict[str, Card]) -> str:
     return svg(drawing, "Validation error in training").replace("<svg ", '<svg style="background: white" ', 1) + "\n"
 
 
-def filled(text: str, known: dict[str, Card]) -> str:
-    """The page with its tables made anew."""
-    made = {
+def image_models(known: dict[str, ImageCard]) -> str:
+    """What each model of images takes, and what it does on test images."""
+    rows = [
+        (
+            card.name,
+            f"{card.parameters:,}",
+            f"{card.epochs}",
+            f"{card.images_seen:,}",
+            f"{card.wall_seconds / 60:.0f} min, {card.threads} thread{'s' if card.threads > 1 else ''}",
+            *(interval(card.measured.get(measure)) for measure in MEASURES),
+        )
+        for card in known.values()
+    ]
+    return table(("model", "parameters", "epochs", "images seen", "trained in", *MEASURES), rows)
+
+
+def interval(found: Mean | None) -> str:
+    """As "2.34 [2.31, 2.37]"."""
+    return "" if found is None else f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+
+
+def samples(known: dict[str, ImageCard]) -> str:
+    """Pictures drawn from each flow."""
+    flows = [name for name, card in known.items() if card.model == "glow"]
+    drawing, panels = panelled(4.2 * len(flows), 2.6, len(flows))
+    for name, axes in zip(flows, panels, strict=True):
+        model = load_image_model(name)
+        assert isinstance(model, Glow)
+        drawn = F.pad(model.sample(32, seed=0), (1, 1, 1, 1), value=0.6)
+        rows = [torch.cat(list(row), 2) for row in drawn.split(8)]
+        axes.imshow(torch.cat(rows, 1).permute(1, 2, 0).squeeze(2), cmap="gray", vmin=0, vmax=1)
+        axes.set(title=f"{name}, temperature 0.7", xticks=[], yticks=[])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+    return svg(drawing, "Samples of the flows").replace("<svg ", '<svg style="background: white" ', 1) + "\n"
+
+
+def parts(known: dict[str, Card]) -> dict[str, str]:
+    """The page's tables."""
+    return {
+        "models of images": image_models(image_cards()),
         "mnist errors": errors(known, "mnist"),
         "mnist costs": costs(known, "mnist"),
         "cifar10 errors": errors(known, "cifar10"),
         "cifar10 costs": costs(known, "cifar10"),
         "precisions": precisions(),
     }
-    for name, content in made.items():
-        text, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text, flags=re.S
-        )
-        if count != 1:
-            raise ValueError(f"docs/zoo.md: expected one pair of markers for {name}, found {count}")
-    return text
 
 
 def main() -> None:
     """Write what is generated."""
-    known, page = cards(), HERE / "zoo.md"
-    page.write_text(filled(page.read_text(encoding="utf-8"), known), encoding="utf-8")
+    known = cards()
+    fill(PAGE, parts(known))
     (HERE / "training.svg").write_text(figure(known), encoding="utf-8")
+    (HERE / "samples.svg").write_text(samples(image_cards()), encoding="utf-8")
 
 
 if __name__ == "__main__":

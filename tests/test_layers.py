@@ -63,7 +63,7 @@ def test_the_code_version_is_of_what_decides_rows():
     ):
         assert all(path in counted for path in names if path.split("/")[0].removesuffix(".py") == needed), needed
     assert {
-        f"evaluation/{one}.py" for one in ("craft", "judge", "screen", "trace", "views", "detection", "schema")
+        f"evaluation/{one}.py" for one in ("craft", "judge", "screen", "trace", "watch", "views", "detection", "schema")
     } <= counted
 
 

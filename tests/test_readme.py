@@ -1,9 +1,11 @@
 """What the README shows is run."""
 
 import importlib.util
-import json
 import re
 from pathlib import Path
+
+import pytest
+from pages import fill, filled
 
 from odefend.models import cards
 
@@ -47,30 +49,58 @@ def script_of(name):
 def test_its_table_and_figure_are_made_of_the_committed_rows():
     script = script_of("figures")
     rows = script.kept()
-    assert script.filled(README, rows) == README
-    assert "| --- |" in script.block(rows)
+    assert filled(ROOT / "README.md", script.parts(rows)) == README
+    assert "| --- |" in script.parts(rows)["rows"]
     assert (ROOT / "docs" / "tolerance.svg").read_text() == script.figure(rows)
 
 
 def test_the_page_of_the_zoo_is_made_of_the_cards():
-    script, page = script_of("zoo"), (ROOT / "docs" / "zoo.md").read_text()
-    assert script.filled(page, cards()) == page
+    script = script_of("zoo")
+    assert filled(script.PAGE, script.parts(cards())) == script.PAGE.read_text()
     assert (ROOT / "docs" / "training.svg").read_text() == script.figure(cards())
 
 
 def test_the_page_on_scale_is_made_of_the_measured_costs():
-    script, page = script_of("scale"), (ROOT / "docs" / "scale.md").read_text()
-    assert script.filled(page, script.tables(json.loads(script.MEASURED.read_text()))) == page
+    script = script_of("scale")
+    assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()
 
 
 def test_the_page_on_mnist_is_made_of_the_committed_rows():
-    script, page = script_of("mnist"), (ROOT / "docs" / "mnist.md").read_text()
+    script = script_of("mnist")
     rows = script.kept()
-    assert script.filled(page, rows) == page
+    assert filled(script.PAGE, script.parts(rows)) == script.PAGE.read_text()
     assert (ROOT / "docs" / "mnist.svg").read_text() == script.figure(rows)
 
 
 def test_the_page_of_the_attacks_is_made_of_the_committed_rows():
-    script, page = script_of("attacks"), (ROOT / "docs" / "attacks.md").read_text()
-    assert script.filled(page) == page
+    script = script_of("attacks")
+    page = script.PAGE.read_text()
+    assert filled(script.PAGE, script.parts()) == page
     assert page.count("| --- |") >= 7
+
+
+def test_a_page_is_filled_between_its_markers_and_nowhere_else(tmp_path):
+    page, parts = tmp_path / "page.md", {"a (1)": r"| \1 |", "b": "two\nlines"}
+    page.write_text("before\n<!-- a (1) -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n")
+    fill(page, parts)
+    done = "before\n<!-- a (1) -->\n| \\1 |\n<!-- end -->\nbetween\n<!-- b -->\ntwo\nlines\n<!-- end -->\nafter\n"
+    assert page.read_text() == done
+    assert filled(page, parts) == done
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("<!-- b -->\n<!-- end -->\n", 0),
+        ("<!-- a -->\nno end\n", 0),
+        ("<!-- a -->\nno end\n<!-- b -->\n<!-- end -->\n", 0),
+        ("<!-- a -->\n<!-- end -->\n" * 2, 2),
+    ],
+    ids=["no marker", "no end", "the end of another", "twice"],
+)
+def test_a_part_without_its_one_place_is_refused(text, count, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match=rf"page\.md: expected one pair of markers <!-- a -->.*, got {count}\."):
+        fill(page, {"a": "new"})
+    assert page.read_text() == text

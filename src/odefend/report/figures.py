@@ -119,7 +119,7 @@ def heat(crafted: pl.DataFrame, judged: pl.DataFrame, grid: Sequence[float]) -> 
 def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> str:
     """Attacked images accepted against clean images accepted, one panel per scale."""
     figure, panels = panelled(3.1 * len(scales) + 1.9, 3.3, len(scales))
-    colors = [BLUE, "#6fa3d8", "#b3cfec", ORANGE, RED]
+    colors = [BLUE, "#6fa3d8", "#b3cfec", ORANGE, RED, GREEN, PURPLE, GREY]
     for axes, scale in zip(panels, scales, strict=True):
         for name, color in zip(names, colors, strict=False):
             clean, attacked_scores = samples(scored, name, scale)
