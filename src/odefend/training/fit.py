@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import ValidationError
 
 from odefend.errors import CheckpointError, InvalidInput
 from odefend.files import make_folder
@@ -108,11 +109,19 @@ def _finished(recipe: Recipe, weights: Path) -> bool:
     if not weights.with_suffix(".json").exists():
         return False
     card = read_card(weights.with_suffix(".json"), ImageCard if recipe.model in IMAGE_MODELS else Card)
-    if card.recipe != recipe.model_dump(mode="json") or not weights.exists() or sha256(weights) != card.sha256:
+    if not _same(card.recipe, recipe) or not weights.exists() or sha256(weights) != card.sha256:
         raise CheckpointError(
             f"{weights}: is damaged, or was trained with other settings. Choose another folder, or remove it and its card."
         )
     return True
+
+
+def _same(told: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether a card's recipe is this one; keys that an older one lacks are as they are by default."""
+    try:
+        return Recipe.model_validate(told).model_dump(mode="json") == recipe.model_dump(mode="json")
+    except ValidationError:
+        return False
 
 
 def _named(fabric: Fabric) -> str:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from odefend.errors import InvalidInput, OdefendError
 from odefend.models import IMAGE_MODELS, MODELS, Classifier, Epoch, ImageModel, ODENet
 from odefend.progress import Progress
 from odefend.rng import stream
+from odefend.tensors import Images, Labels
+from odefend.training.adversarial import attacked, divergence
 from odefend.training.augment import DRAWS, augment
 from odefend.training.measure import held_out_loss, loss_of, split_of
 from odefend.training.recipe import Recipe
@@ -106,7 +109,7 @@ class Training:
         draws = self._stream("augmentation", step).random((len(rows), DRAWS))[mine.numpy()]
         images = augment(as_floats(self.data.pixels[chosen]), recipe.augmentation, draws)
         self._seed("dropout", step * world + rank)
-        total = weight * loss_of(recipe, self.module(images), self.data.labels[chosen])
+        total = weight * self._loss(images, self.data.labels[chosen], step, mine.numpy())
         # Fabric takes the mean of the devices' gradients.
         fabric.backward(total * (world / len(rows)))
         if recipe.gradient_clip:
@@ -116,6 +119,20 @@ class Training:
         self.optimizer.zero_grad()
         self.rate.step()
         return float(_summed(fabric, total.detach()))
+
+    def _loss(self, images: Images, labels: Labels, step: int, mine: np.ndarray) -> Tensor:
+        """Of the images, or of what an attack makes of them; summed."""
+        recipe, how, net = self.recipe, self.recipe.adversarial, self.net
+        if how is None or isinstance(net, ImageModel):
+            return loss_of(recipe, self.module(images), labels)
+        shape = (self.recipe.batch_size, *images.shape[1:])
+        draws = torch.from_numpy(self._stream("adversarial", step).random(shape, dtype=np.float32)[mine])
+        with self.fabric.autocast():
+            moved = attacked(net, images, labels, how, how.radius(step / self.batches), draws)
+        if not how.beta:
+            return loss_of(recipe, self.module(moved), labels)
+        clean, there = self.module(torch.cat([images, moved])).chunk(2)
+        return loss_of(recipe, clean, labels) + how.beta * divergence(clean.softmax(1), there)
 
     def _validate(self) -> tuple[float | None, float]:
         """(accuracy, None for models of images; mean loss) on the validation split."""

@@ -79,6 +79,33 @@ class Augmentation(_Settings):
     saturation: float = Field(default=0.0, ge=0, le=1, description="largest relative change of saturation")
 
 
+class Adversarial(_Settings):
+    """Learn from images moved uphill on the loss inside an L-inf ball, from a random point of it (Madry et al., arXiv
+    1706.06083; with one step: Wong et al., arXiv 2001.03994)."""
+
+    epsilon: float = Field(gt=0, le=1, description="radius of the ball")
+    steps: int = Field(default=7, ge=1)
+    step: float | None = Field(
+        default=None, gt=0, description="length of a step in radii; default: 2.5 / steps, 1.25 for a single one"
+    )
+    ramp: int = Field(default=0, ge=0, description="epochs in which the radius grows to its full size, step by step")
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        description="learn from clean images, and this much from the divergence of the answers to the moved ones: TRADES (Zhang "
+        "et al., arXiv 1901.08573); 0: from the moved ones alone",
+    )
+
+    @property
+    def length(self) -> float:
+        """Of a step, in radii."""
+        return self.step or (2.5 / self.steps if self.steps > 1 else 1.25)
+
+    def radius(self, epochs: float) -> float:
+        """Of the ball, after so many epochs."""
+        return self.epsilon * min(1.0, epochs / self.ramp) if self.ramp else self.epsilon
+
+
 class Recipe(_Settings):
     """How a net is trained, on the training split; nothing is ever chosen by the test split."""
 
@@ -104,6 +131,7 @@ class Recipe(_Settings):
         default="cross-entropy", description="binary: cross-entropy of the one output behind two logits (-y, y)"
     )
     augmentation: Augmentation = Augmentation()
+    adversarial: Adversarial | None = Field(default=None, description="train against attacks in a ball")
     keep: Literal["last", "best-accuracy", "best-loss"] = Field(
         default="last", description="which epoch's weights: the last, or the best on the validation split"
     )

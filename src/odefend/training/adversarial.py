@@ -1,0 +1,49 @@
+"""Images that a net is trained against: moved uphill on its loss, inside a ball around the clean ones."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from odefend.models import Classifier
+from odefend.norms import LINF
+from odefend.tensors import Images, Labels
+from odefend.training.recipe import Adversarial
+
+
+def attacked(
+    net: Classifier, images: Images, labels: Labels, how: Adversarial, epsilon: float, draws: Tensor
+) -> Images:
+    """The images after the recipe's steps of `how.length` times `epsilon`, projected into the L-inf ball of that radius and
+    [0, 1]; `draws` of the images' shape, uniform in [0, 1), choose where in the ball each begins.
+
+    The net is asked in evaluation mode, so that dropout and running statistics are those it will be attacked with.
+    """
+    mode, aim = net.training, _trades(net, images) if how.beta else _entropy(labels)
+    net.eval()
+    moved = (images + epsilon * (2 * draws.to(images) - 1)).clamp(0, 1)
+    for _ in range(how.steps):
+        point = moved.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(aim(net(point)), point)
+        moved = moved + epsilon * how.length * gradient.sign()
+        moved = (images + LINF.project(moved - images, epsilon)).clamp(0, 1)
+    net.train(mode)
+    return moved.detach()
+
+
+def _entropy(labels: Labels) -> Callable[[Tensor], Tensor]:
+    return lambda logits: F.cross_entropy(logits, labels, reduction="sum")
+
+
+def _trades(net: Classifier, images: Images) -> Callable[[Tensor], Tensor]:
+    """How far the answer is from the one to the clean images."""
+    with torch.no_grad():
+        clean = net(images).softmax(1)
+    return lambda logits: divergence(clean, logits)
+
+
+def divergence(clean: Tensor, logits: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the probabilities that `logits` give from those of clean images, summed over the images."""
+    return F.kl_div(logits.log_softmax(1), clean, reduction="sum")
