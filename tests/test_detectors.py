@@ -147,6 +147,8 @@ def test_files_of_other_nets_and_damaged_ones_are_refused(oon, res, tmp_path):
         load_detector(path, oon.at(1e-1))
     with pytest.raises(InvalidInput, match="one for each, which no other image has"):
         save_detector(OnePassMargin(oon.at(torch.tensor([1e-3, 1e-2]))), tmp_path / "each")
+    with pytest.raises(InvalidInput, match="expected one end time"):
+        save_detector(OnePassMargin(oon.at(t1=torch.tensor([1.0, 2.0]))), tmp_path / "each")
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(CheckpointError, match="missing or damaged"):
         load_detector(path, oon)

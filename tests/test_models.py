@@ -172,6 +172,23 @@ def test_the_end_time_is_a_setting_of_a_view_and_drawn_in_training():
         net.at(t1=0.0)
 
 
+def test_each_image_may_have_its_own_end_time():
+    net, images = small_ode_net().at(1e-5), pictures(6)
+    ends = torch.linspace(0.5, 3.0, 6, dtype=torch.float64)
+    said, effort = net.at(t1=ends).predict(images), net.at(t1=ends).effort(images)
+    for row, end in enumerate(ends.tolist()):
+        alone = net.at(t1=end)
+        torch.testing.assert_close(said.logits[row], alone(images)[row], rtol=1e-12, atol=1e-12)
+        assert said.nfe[row] == alone.predict(images).nfe[row]
+        torch.testing.assert_close(effort[row], alone.effort(images)[row])
+    some = torch.tensor([4, 1])
+    part = net.at(t1=ends).rows(some).predict(images[some])
+    torch.testing.assert_close(part.logits, said.logits[some], rtol=1e-12, atol=1e-12)
+    for wrong in (-1.0, float("nan"), torch.tensor([1.0, 0.0])):
+        with pytest.raises(InvalidInput, match="t1: expected a positive finite end time"):
+            net.at(t1=wrong)
+
+
 @pytest.mark.parametrize(("name", "size", "state"), [("oon", 28, 14), ("oon", 32, 16), ("mix", 28, 7), ("mix", 32, 8)])
 def test_the_state_has_the_published_size(name, size, state):
     net = MODELS[name](in_channels=1, width=32).eval()

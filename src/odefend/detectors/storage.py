@@ -68,11 +68,15 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
     where it is.
 
     The net and the models beside it are not in the file, but their names and digests of their weights: see `load_detector`.
-    Raises InvalidInput for a net with a tolerance for each image, and for a detector that is not one of DETECTORS.
+    Raises InvalidInput for a net with a tolerance or end time for each image, and for a detector that is not one of DETECTORS.
     """
     bare = detector.detector if isinstance(detector, Calibrated) else detector
-    if isinstance(bare.net, ODENet) and isinstance(bare.net.settings.tolerance, Tensor):
-        raise InvalidInput("net: expected one tolerance for all images, got one for each, which no other image has.")
+    if isinstance(bare.net, ODENet):
+        for what, value in (("tolerance", bare.net.settings.tolerance), ("end time", bare.net.settings.t1)):
+            if isinstance(value, Tensor):
+                raise InvalidInput(
+                    f"net: expected one {what} for all images, got one for each, which no other image has."
+                )
     names = [name for name, kind in DETECTORS.items() if type(bare) is kind]
     if not names:
         raise InvalidInput(

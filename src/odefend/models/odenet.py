@@ -45,7 +45,7 @@ class ODENet(Classifier):
     def at(self, tolerance: Tolerance | None = None, **settings: Any) -> "ODENet":
         """A view that shares the weights and solves at another tolerance (a float, (rtol, atol), or one value per
         image), or with others of the `SolverSettings`: `method`, `step`, `gradient`, `adjoint_tolerance`, `end`,
-        `coupling`, `max_steps`, `t1`, `compiled`."""
+        `coupling`, `max_steps`, `t1` (a float, or one value per image), `compiled`."""
         if tolerance is not None:
             settings["tolerance"] = tolerance
         view = copy.copy(self)

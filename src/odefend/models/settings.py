@@ -15,7 +15,8 @@ from odefend.tensors import Index
 class SolverSettings:
     """Everything that can be changed of a trained ODE net without touching its weights; see `solver.solve`.
 
-    `t1` is the time that the ODE is solved up to, from 0; the papers' nets are trained with 1.
+    `t1` is the time that the ODE is solved up to, from 0, one for all images or a tensor with one for each; the papers' nets are
+    trained with 1.
 
     `compiled` runs the vector field through torch.compile, which needs a C++ compiler and pays on some devices only
     (on a CPU it was measured slower).
@@ -29,7 +30,7 @@ class SolverSettings:
     end: str = "interpolate"
     coupling: str = "sample"
     max_steps: int = 1000
-    t1: float = 1.0
+    t1: float | Tensor = 1.0
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -42,7 +43,7 @@ class SolverSettings:
             if name not in known:
                 raise unknown(kind, name, known)
         check_step(self.method, self.step)
-        if not 0 < self.t1 < float("inf"):
+        if not _positive(self.t1):
             raise InvalidInput(f"t1: expected a positive finite end time, got {self.t1}. The usual one is 1.")
         if self.compiled and self.gradient == "adjoint":
             raise InvalidInput(
@@ -50,8 +51,7 @@ class SolverSettings:
             )
         for tolerance in (self.tolerance, self.adjoint_tolerance):
             for value in () if tolerance is None else pair(tolerance):
-                value = torch.as_tensor(value, dtype=torch.float64)
-                if not bool(((value > 0) & torch.isfinite(value)).all()):
+                if not _positive(value):
                     raise InvalidInput(f"tolerance: expected positive finite numbers, got {tolerance}. Try 1e-3.")
 
     def at(self, **settings: Any) -> "SolverSettings":
@@ -61,14 +61,22 @@ class SolverSettings:
         return replace(self, **settings)
 
     def rows(self, index: Index) -> "SolverSettings":
-        """The settings for some images of a batch; a tolerance per image is subset."""
+        """The settings for some images of a batch; a tolerance or end time per image is subset."""
 
-        def some(tolerance: Tolerance) -> Tolerance:
-            rtol, atol = (v[index] if isinstance(v, Tensor) and v.ndim else v for v in pair(tolerance))
-            return rtol, atol
+        def some(value: float | Tensor) -> float | Tensor:
+            return value[index] if isinstance(value, Tensor) and value.ndim else value
 
-        back = self.adjoint_tolerance
-        return replace(self, tolerance=some(self.tolerance), adjoint_tolerance=None if back is None else some(back))
+        (rtol, atol), back = pair(self.tolerance), self.adjoint_tolerance
+        if back is not None:
+            back_rtol, back_atol = pair(back)
+            back = some(back_rtol), some(back_atol)
+        return replace(self, tolerance=(some(rtol), some(atol)), adjoint_tolerance=back, t1=some(self.t1))
+
+
+def _positive(value: float | Tensor) -> bool:
+    """Whether all numbers are positive and finite."""
+    value = torch.as_tensor(value, dtype=torch.float64)
+    return bool(((value > 0) & torch.isfinite(value)).all())
 
 
 def pair(tolerance: Tolerance) -> tuple[float | Tensor, float | Tensor]:

@@ -1,6 +1,7 @@
 """How many steps a solve will take, estimated without taking them: smooth in the state it starts from."""
 
 import torch
+from torch import Tensor
 
 from odefend.errors import InvalidInput, unknown
 from odefend.solver.control import Tolerance, error_ratio, rms, root, tolerances
@@ -13,7 +14,7 @@ def effort(
     f: VectorField,
     y0: State,
     t0: float = 0.0,
-    t1: float = 1.0,
+    t1: float | Tensor = 1.0,
     *,
     method: str = "dopri5",
     tolerance: Tolerance = 1e-3,
@@ -21,9 +22,10 @@ def effort(
 ) -> PerImage:
     """The number of steps from t0 to t1 that the tolerance asks for, not rounded, one per sample; differentiable.
 
-    The interval is crossed in `grid` equal steps. Where the error of one is r times the tolerated one, the control of step
-    sizes wants r^(1/order) steps in its place, and the sum of these is the estimate; steps that are not much larger than
-    those the tolerance asks for make it a good one. Unlike the number of steps itself it has a gradient.
+    `t1` is one time or one per sample. The interval is crossed in `grid` equal steps. Where the error of one is r times the
+    tolerated one, the control of step sizes wants r^(1/order) steps in its place, and the sum of these is the estimate; steps
+    that are not much larger than those the tolerance asks for make it a good one. Unlike the number of steps itself it has a
+    gradient.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
@@ -31,7 +33,7 @@ def effort(
     if not tableau.adaptive:
         raise InvalidInput(f"method: expected an adaptive one, got {method!r}, whose steps do not depend on the state.")
     rtol, atol = tolerances(tolerance, len(y0), y0.device)
-    h = torch.full_like(rtol, (t1 - t0) / grid)
+    h = (torch.as_tensor(t1, dtype=rtol.dtype, device=rtol.device) - t0).expand_as(rtol) / grid
     y, total = y0, torch.zeros_like(rtol)
     slope = f(torch.full_like(rtol, t0).to(y.dtype), y)
     for step in range(grid):
