@@ -30,7 +30,8 @@ class Expectation(Classifier):
                 "Expectation: expected classifiers of the same pictures and classes, got different ones."
             )
         self.members = torch.nn.ModuleList(members)
-        self.train(any(one.training for one in members))
+        # The flags alone: train() would reach into the members, which share their parts with other views.
+        self.training = self.members.training = any(one.training for one in members)
 
     def rows(self, index: Index) -> "Expectation":
         return Expectation([one.rows(index) for one in self._classifiers])

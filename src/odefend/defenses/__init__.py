@@ -1,8 +1,25 @@
 """Defenses: a classifier in, a classifier out. `DEFENSES` maps a defense's name to its class."""
 
+from odefend.defenses.draws import Averaged as Averaged
+from odefend.defenses.draws import MajorityVote as MajorityVote
+from odefend.defenses.endtime import FixedEndTime as FixedEndTime
+from odefend.defenses.endtime import RandomEndTime as RandomEndTime
 from odefend.defenses.noise import InputNoise as InputNoise
+from odefend.defenses.randomized import RandomizedNet as RandomizedNet
+from odefend.defenses.tolerance import FixedTolerance as FixedTolerance
 from odefend.defenses.tolerance import LogUniform as LogUniform
 from odefend.defenses.tolerance import RandomTolerance as RandomTolerance
+from odefend.defenses.transform import BitDepth as BitDepth
 from odefend.defenses.transform import InputTransform as InputTransform
 
-DEFENSES = {"random-tolerance": RandomTolerance, "input-noise": InputNoise, "input-transform": InputTransform}
+DEFENSES = {
+    "tolerance": FixedTolerance,
+    "random-tolerance": RandomTolerance,
+    "end-time": FixedEndTime,
+    "random-end-time": RandomEndTime,
+    "averaged": Averaged,
+    "majority-vote": MajorityVote,
+    "input-noise": InputNoise,
+    "input-transform": InputTransform,
+    "bit-depth": BitDepth,
+}

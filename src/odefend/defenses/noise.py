@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from odefend import rng
+from odefend.defenses.randomized import RandomizedNet
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, Prediction
-from odefend.tensors import Images
+from odefend.tensors import Images, Index
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,30 @@ class InputNoise:
         return (images + self.sigma * noise).clamp(0, 1)
 
 
-class NoisyNet(Classifier):
-    """A classifier behind input noise, keyed by each image's content."""
+class NoisyNet(RandomizedNet):
+    """A classifier behind input noise."""
 
     def __init__(self, net: Classifier, noise: InputNoise) -> None:
-        super().__init__(net.in_channels, net.classes)
+        super().__init__(net)
         self.net, self.noise = net, noise
-        self.train(net.training)
+
+    def rows(self, index: Index) -> "NoisyNet":
+        return NoisyNet(self.net.rows(index), self.noise)
+
+    def draw(self, ids: Sequence[str], index: int) -> "NoiseDraw":
+        return NoiseDraw(self.net, self.noise, ids, index)
+
+
+class NoiseDraw(Classifier):
+    """A classifier behind noise number `number` of images with these ids."""
+
+    def __init__(self, net: Classifier, noise: InputNoise, ids: Sequence[str], number: int) -> None:
+        super().__init__(net.in_channels, net.classes)
+        self.net, self.noise, self.ids, self.number = net, noise, tuple(ids), number
+        self.training = net.training
+
+    def rows(self, index: Index) -> "NoiseDraw":
+        return NoiseDraw(self.net.rows(index), self.noise, [self.ids[row] for row in index.tolist()], self.number)
 
     def classify(self, images: Images) -> Prediction:
-        return self.net.classify(self.noise.add(images, rng.content_ids(images), 0))
+        return self.net.classify(self.noise.add(images, self.ids, self.number))

@@ -1,4 +1,4 @@
-"""Randomized solver tolerance (Carrara et al., ICPR-W 2020): each image is solved at a tolerance drawn for it."""
+"""Another solver tolerance than the one attacked, fixed or drawn for each image (Carrara et al., ICPR-W 2020)."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from odefend import rng
+from odefend.defenses.randomized import RandomizedNet
 from odefend.errors import InvalidInput
-from odefend.models import Classifier, ODENet, Prediction
-from odefend.tensors import Images, Times
+from odefend.models import Adapted, Classifier, ODENet, SolverSettings
+from odefend.tensors import Index, Times
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,21 @@ class LogUniform:
 
 
 @dataclass(frozen=True)
+class FixedTolerance:
+    """The defense: an ODE net, adapted ones included, in, its view at another tolerance, a float or (rtol, atol), out."""
+
+    tolerance: float | tuple[float, float]
+
+    def __post_init__(self) -> None:
+        SolverSettings(tolerance=self.tolerance)  # raises for wrong values
+
+    def __call__(self, net: Classifier) -> Classifier:
+        if not isinstance(net, ODENet | Adapted):
+            raise _no_tolerance(self, net)
+        return net.at(self.tolerance)
+
+
+@dataclass(frozen=True)
 class RandomTolerance:
     """The defense: an ODE net in, a classifier that solves each image at a random tolerance out."""
 
@@ -38,29 +54,27 @@ class RandomTolerance:
 
     def __call__(self, net: Classifier) -> "RandomToleranceNet":
         if not isinstance(net, ODENet):
-            raise InvalidInput(
-                f"RandomTolerance: expected an ODE net, got {type(net).__name__}, which has no tolerance."
-            )
+            raise _no_tolerance(self, net)
         return RandomToleranceNet(net, self.distribution, self.seed)
 
 
-class RandomToleranceNet(Classifier):
-    """An ODE net with tolerances drawn per image.
+def _no_tolerance(defense: object, net: Classifier) -> InvalidInput:
+    return InvalidInput(
+        f"{type(defense).__name__}: expected an ODE net, got {type(net).__name__}, whose tolerance it cannot set."
+    )
 
-    `draw` gives the deterministic classifier of one draw. Called directly it uses draw 0 with each image's content
-    as its id: another picture, another tolerance. An attack on it can therefore keep the picture whose draw happened to
-    suit: judge what it finds under fresh draws.
-    """
+
+class RandomToleranceNet(RandomizedNet):
+    """An ODE net with tolerances drawn per image."""
 
     def __init__(self, net: ODENet, distribution: LogUniform, seed: int) -> None:
-        super().__init__(net.in_channels, net.classes)
+        super().__init__(net)
         self.net, self.distribution, self.seed = net, distribution, seed
-        self.train(net.training)
+
+    def rows(self, index: Index) -> "RandomToleranceNet":
+        return RandomToleranceNet(self.net.rows(index), self.distribution, self.seed)
 
     def draw(self, ids: Sequence[str], index: int) -> ODENet:
         """The view of the net for these images in which each is solved at its tolerance number `index`."""
         device = next(self.net.parameters()).device
         return self.net.at(self.distribution.draw(self.seed, ids, index).to(device))
-
-    def classify(self, images: Images) -> Prediction:
-        return self.draw(rng.content_ids(images), 0).classify(images)

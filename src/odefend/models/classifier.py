@@ -49,6 +49,11 @@ class Prediction:
         """What is said of the first `count` images, without the graph behind it."""
         return Prediction(**{name: value[:count].detach() for name, value in vars(self).items()})
 
+    def checked(self) -> "Prediction":
+        """The same, where logits that are not numbers are no answer, whatever the solver thought of its own part."""
+        broken = ~torch.isfinite(self.logits).all(1) & self.answered
+        return replace(self, status=torch.where(broken, int(Status.NON_FINITE), self.status))
+
     @property
     def margin(self) -> Tensor:
         """Largest minus second largest logit of each image; >= 0."""
@@ -82,10 +87,7 @@ class Classifier(nn.Module, ABC):
     def predict(self, images: Tensor) -> Prediction:
         """The prediction for each image. Raises InvalidInput for images of the wrong shape, type or range."""
         check_images(images, self.in_channels)
-        said = self.classify(images)
-        # Logits that are not numbers are no answer, whatever the solver thought of its own part.
-        broken = ~torch.isfinite(said.logits).all(1) & said.answered
-        return replace(said, status=torch.where(broken, int(Status.NON_FINITE), said.status))
+        return self.classify(images).checked()
 
     def forward(self, images: Tensor) -> Logits:
         """The logits of `predict`."""
