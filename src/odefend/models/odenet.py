@@ -94,7 +94,11 @@ class ODENet(Classifier):
 
     def classify(self, images: Images) -> Prediction:
         # Under mixed precision only the field is computed in the lower one, never the state.
-        solution = self.solve(self.stem(images).to(images.dtype))
+        return self.classify_state(self.stem(images).to(images.dtype))
+
+    def classify_state(self, state: State) -> Prediction:
+        """The prediction from a state after the stem."""
+        solution = self.solve(state)
         stats = solution.stats
         return Prediction(self.head(solution.y), stats.nfe, stats.accepted, stats.rejected, solution.status)
 

@@ -12,7 +12,7 @@ from odefend.models.layers import (
     pooling_head,
     residual_stem,
 )
-from odefend.tensors import Images
+from odefend.tensors import Images, State
 
 
 class ResNet(Classifier):
@@ -23,7 +23,11 @@ class ResNet(Classifier):
         self.stem, self.blocks, self.head = stem, blocks, head
 
     def classify(self, images: Images) -> Prediction:
-        return no_work(self.head(self.blocks(self.stem(images))))
+        return self.classify_state(self.stem(images))
+
+    def classify_state(self, state: State) -> Prediction:
+        """The prediction from a state after the stem."""
+        return no_work(self.head(self.blocks(state)))
 
 
 def res(in_channels: int = 1, width: int = 64, classes: int = 10, normalization: Normalization = None) -> ResNet:
