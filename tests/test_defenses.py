@@ -21,6 +21,7 @@ from odefend.defenses import (
     RandomEndTime,
     RandomizedNet,
     RandomTolerance,
+    Smoothing,
 )
 from odefend.defenses.draws import Vote
 from odefend.errors import InvalidInput
@@ -38,6 +39,8 @@ MEMBERS = [
     InputTransform("median-3"),
     InputTransform("jpeg-40-444"),
     BitDepth(1),
+    Smoothing(0.1),
+    Smoothing(0.1, where="state"),
 ]
 
 OWN_ATTACKS = [
@@ -274,6 +277,7 @@ def test_wrong_use(oon, res):
         lambda: RandomEndTime(2.0, 1.0),
         lambda: RandomEndTime(1.0, 2.0)(res),
         lambda: BitDepth(0),
+        lambda: InputTransform("splice-0.3"),
         lambda: Averaged(InputNoise(0.1), 0),
         lambda: MajorityVote(BitDepth(3))(oon),
     ):

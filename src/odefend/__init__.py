@@ -33,6 +33,7 @@ from odefend.data import tamper as tamper
 from odefend.defenses import DEFENSES as DEFENSES
 from odefend.defenses import Averaged as Averaged
 from odefend.defenses import BitDepth as BitDepth
+from odefend.defenses import Certificate as Certificate
 from odefend.defenses import FixedEndTime as FixedEndTime
 from odefend.defenses import FixedTolerance as FixedTolerance
 from odefend.defenses import InputNoise as InputNoise
@@ -41,6 +42,7 @@ from odefend.defenses import LogUniform as LogUniform
 from odefend.defenses import MajorityVote as MajorityVote
 from odefend.defenses import RandomEndTime as RandomEndTime
 from odefend.defenses import RandomTolerance as RandomTolerance
+from odefend.defenses import Smoothing as Smoothing
 from odefend.detectors import DETECTORS as DETECTORS
 from odefend.detectors import Calibrated as Calibrated
 from odefend.detectors import Detector as Detector

@@ -1,11 +1,14 @@
 """Defenses: a classifier in, a classifier out. `DEFENSES` maps a defense's name to its class."""
 
+from odefend.defenses.certificate import Certificate as Certificate
+from odefend.defenses.certificate import Decision as Decision
 from odefend.defenses.draws import Averaged as Averaged
 from odefend.defenses.draws import MajorityVote as MajorityVote
 from odefend.defenses.endtime import FixedEndTime as FixedEndTime
 from odefend.defenses.endtime import RandomEndTime as RandomEndTime
 from odefend.defenses.noise import InputNoise as InputNoise
 from odefend.defenses.randomized import RandomizedNet as RandomizedNet
+from odefend.defenses.smoothing import Smoothing as Smoothing
 from odefend.defenses.tolerance import FixedTolerance as FixedTolerance
 from odefend.defenses.tolerance import LogUniform as LogUniform
 from odefend.defenses.tolerance import RandomTolerance as RandomTolerance
@@ -22,4 +25,5 @@ DEFENSES = {
     "input-noise": InputNoise,
     "input-transform": InputTransform,
     "bit-depth": BitDepth,
+    "smoothing": Smoothing,
 }

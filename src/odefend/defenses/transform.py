@@ -9,6 +9,7 @@ from torch import Tensor
 
 from odefend.attacks.differentiable import SMOOTH, straight_through
 from odefend.data.tamper import tamper, tampering
+from odefend.data.tampering_kinds import Splice
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, Prediction
 from odefend.rng import content_ids
@@ -29,7 +30,10 @@ class InputTransform:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        tampering(self.tampering)
+        if tampering(self.tampering).family == Splice.family:
+            raise InvalidInput(
+                "tampering: expected one of the picture alone, got a splice, which takes from its neighbours."
+            )
 
     def __call__(self, net: Classifier) -> "TransformedNet":
         return TransformedNet(net, self)
