@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pages import fill, filled
 
+from odefend.defenses import DEFENSES
 from odefend.models import cards
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,18 @@ def test_the_example_on_detectors_runs(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detectors.md").read_text(), re.S)
     exec(compile(example, "detectors.md", "exec"), {})
     assert re.match(r"\d+ of \d+ alarm; p-values from 0\.\d{3}\n$", capsys.readouterr().out)
+
+
+def test_the_example_on_defenses_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "defenses.md").read_text(), re.S)
+    exec(compile(example, "defenses.md", "exec"), {})
+    certified, of, abstain = map(int, re.findall(r"(\d+)(?: of| right| abstain)", capsys.readouterr().out))
+    assert of == 20 and certified >= 10 and certified + abstain <= 20
+
+
+def test_the_page_on_defenses_names_all_of_them():
+    page = (ROOT / "docs" / "defenses.md").read_text()
+    assert all(f"`{defense.__name__}(" in page for defense in DEFENSES.values())
 
 
 def test_its_commands_are_in_the_makefile():
