@@ -18,6 +18,7 @@ from odefend.defenses import (
     InputTransform,
     LogUniform,
     MajorityVote,
+    Purification,
     RandomEndTime,
     RandomizedNet,
     RandomTolerance,
@@ -39,6 +40,7 @@ MEMBERS = [
     InputTransform("median-3"),
     InputTransform("jpeg-40-444"),
     BitDepth(1),
+    Purification(),
     Smoothing(0.1),
     Smoothing(0.1, where="state"),
 ]

@@ -534,7 +534,7 @@ def test_models_of_images_beside_a_detector(oon, test_digits, tmp_path, monkeypa
     with torch.no_grad():
         next(other.parameters()).add_(1.0)
     path = save_detector(named_detector("flow-likelihood", oon), tmp_path / "likelihood")
-    monkeypatch.setattr("odefend.detectors.beside._loaded", lambda name: other)
+    monkeypatch.setattr("odefend.models.beside._loaded", lambda name: other)
     with pytest.raises(CheckpointError, match="expected models of images with the digests"):
         load_detector(path, oon)
 

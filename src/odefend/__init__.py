@@ -40,6 +40,7 @@ from odefend.defenses import InputNoise as InputNoise
 from odefend.defenses import InputTransform as InputTransform
 from odefend.defenses import LogUniform as LogUniform
 from odefend.defenses import MajorityVote as MajorityVote
+from odefend.defenses import Purification as Purification
 from odefend.defenses import RandomEndTime as RandomEndTime
 from odefend.defenses import RandomTolerance as RandomTolerance
 from odefend.defenses import Smoothing as Smoothing

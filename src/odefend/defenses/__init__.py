@@ -7,6 +7,7 @@ from odefend.defenses.draws import MajorityVote as MajorityVote
 from odefend.defenses.endtime import FixedEndTime as FixedEndTime
 from odefend.defenses.endtime import RandomEndTime as RandomEndTime
 from odefend.defenses.noise import InputNoise as InputNoise
+from odefend.defenses.purification import Purification as Purification
 from odefend.defenses.randomized import RandomizedNet as RandomizedNet
 from odefend.defenses.smoothing import Smoothing as Smoothing
 from odefend.defenses.tolerance import FixedTolerance as FixedTolerance
@@ -25,5 +26,6 @@ DEFENSES = {
     "input-noise": InputNoise,
     "input-transform": InputTransform,
     "bit-depth": BitDepth,
+    "purification": Purification,
     "smoothing": Smoothing,
 }

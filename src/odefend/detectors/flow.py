@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from odefend.detectors.base import Detector
-from odefend.detectors.beside import model_beside
 from odefend.detectors.learning import learn_to_tell, restored
 from odefend.errors import InvalidInput
-from odefend.models import Classifier, Glow, ImageModel
+from odefend.models import Classifier, Glow, ImageModel, model_beside
 from odefend.tensors import Images, OtherImages, PerImage
 
 BATCH = 250

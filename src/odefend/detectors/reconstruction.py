@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from odefend.detectors.base import Detector, or_most
-from odefend.detectors.beside import model_beside
-from odefend.models import Autoencoder, Classifier, ImageModel
+from odefend.models import Autoencoder, Classifier, ImageModel, model_beside
 from odefend.tensors import Images, PerImage
 
 

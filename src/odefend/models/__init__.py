@@ -4,6 +4,7 @@
 from odefend.models.adapt import Adapted as Adapted
 from odefend.models.adapt import adapt as adapt
 from odefend.models.autoencoder import Autoencoder as Autoencoder
+from odefend.models.beside import model_beside as model_beside
 from odefend.models.card import Card as Card
 from odefend.models.card import Epoch as Epoch
 from odefend.models.card import ImageCard as ImageCard

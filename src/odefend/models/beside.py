@@ -1,11 +1,13 @@
-"""Trained models of images that stand beside a detector's net."""
+"""The trained model of images that belongs beside a net."""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from odefend.errors import InvalidInput, OdefendError
-from odefend.models import Classifier, ImageModel, image_cards, load_image_model
+from odefend.models.catalogue import image_cards, load_image_model
+from odefend.models.classifier import Classifier
+from odefend.models.image_model import ImageModel
 
 AnyModel = TypeVar("AnyModel", bound=ImageModel)
 
