@@ -23,9 +23,10 @@ from odefend.defenses import (
     RandomizedNet,
     RandomTolerance,
     Smoothing,
+    named_defense,
 )
 from odefend.defenses.draws import Vote
-from odefend.errors import InvalidInput
+from odefend.errors import InvalidInput, UnknownName
 from odefend.models import ODENet
 from odefend.solver import Status
 
@@ -285,3 +286,38 @@ def test_wrong_use(oon, res):
     ):
         with pytest.raises(InvalidInput, match="expected"):
             wrong()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("tolerance", {"tolerance": 1.0}, FixedTolerance(1.0)),
+        ("tolerance", {"tolerance": [0.1, 0.2]}, FixedTolerance((0.1, 0.2))),
+        ("random-tolerance", {"distribution": {"low": 1e-4, "high": 1.0}}, RandomTolerance(LogUniform(1e-4, 1.0))),
+        ("random-tolerance", None, RandomTolerance()),
+        ("smoothing", {"sigma": 0.1, "where": "state"}, Smoothing(0.1, where="state")),
+        (
+            "averaged",
+            {"defense": {"name": "input-noise", "sigma": 0.1, "seed": 3}, "draws": 5},
+            Averaged(InputNoise(0.1, 3), 5),
+        ),
+    ],
+)
+def test_a_defense_by_its_name_and_settings(name, settings, expected):
+    assert named_defense(name, settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "message"),
+    [
+        ("input-nois", {}, UnknownName, "Did you mean 'input-noise'"),
+        ("input-noise", {"sigm": 0.1}, UnknownName, "Did you mean 'sigma'"),
+        ("input-noise", {}, InvalidInput, "expected settings for input-noise, missing 'sigma'"),
+        ("input-noise", {"sigma": "much"}, InvalidInput, "sigma: input should be a valid number"),
+        ("input-noise", {"sigma": -1}, InvalidInput, "sigma: expected a number >= 0"),
+        ("averaged", {"defense": "input-noise"}, InvalidInput, "expected its name and settings, got 'input-noise'"),
+    ],
+)
+def test_a_defense_that_is_none_is_refused(name, settings, error, message):
+    with pytest.raises(error, match=message):
+        named_defense(name, settings)

@@ -44,6 +44,7 @@ from odefend.defenses import Purification as Purification
 from odefend.defenses import RandomEndTime as RandomEndTime
 from odefend.defenses import RandomTolerance as RandomTolerance
 from odefend.defenses import Smoothing as Smoothing
+from odefend.defenses import named_defense as named_defense
 from odefend.detectors import DETECTORS as DETECTORS
 from odefend.detectors import Calibrated as Calibrated
 from odefend.detectors import Detector as Detector

@@ -6,6 +6,8 @@ from odefend.defenses.draws import Averaged as Averaged
 from odefend.defenses.draws import MajorityVote as MajorityVote
 from odefend.defenses.endtime import FixedEndTime as FixedEndTime
 from odefend.defenses.endtime import RandomEndTime as RandomEndTime
+from odefend.defenses.families import DEFENSES as DEFENSES
+from odefend.defenses.families import named_defense as named_defense
 from odefend.defenses.noise import InputNoise as InputNoise
 from odefend.defenses.purification import Purification as Purification
 from odefend.defenses.randomized import RandomizedNet as RandomizedNet
@@ -15,17 +17,3 @@ from odefend.defenses.tolerance import LogUniform as LogUniform
 from odefend.defenses.tolerance import RandomTolerance as RandomTolerance
 from odefend.defenses.transform import BitDepth as BitDepth
 from odefend.defenses.transform import InputTransform as InputTransform
-
-DEFENSES = {
-    "tolerance": FixedTolerance,
-    "random-tolerance": RandomTolerance,
-    "end-time": FixedEndTime,
-    "random-end-time": RandomEndTime,
-    "averaged": Averaged,
-    "majority-vote": MajorityVote,
-    "input-noise": InputNoise,
-    "input-transform": InputTransform,
-    "bit-depth": BitDepth,
-    "purification": Purification,
-    "smoothing": Smoothing,
-}
