@@ -41,7 +41,7 @@ MEMBERS = [
     InputTransform("median-3"),
     InputTransform("jpeg-40-444"),
     BitDepth(1),
-    Purification(),
+    Purification("digits-autoencoder"),
     Smoothing(0.1),
     Smoothing(0.1, where="state"),
 ]
@@ -321,3 +321,9 @@ def test_a_defense_by_its_name_and_settings(name, settings, expected):
 def test_a_defense_that_is_none_is_refused(name, settings, error, message):
     with pytest.raises(error, match=message):
         named_defense(name, settings)
+
+
+def test_purification_shows_the_net_what_the_autoencoder_of_its_data_makes_of_an_image(oon, test_digits):
+    purified, images = Purification()(oon), test_digits.images[:16]
+    assert purified.autoencoder.card is not None and purified.autoencoder.card.name == "digits-autoencoder"
+    assert torch.equal(purified.predict(images).logits, oon.predict(purified.autoencoder.purified(images)).logits)

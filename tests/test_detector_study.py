@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from odefend.attacks import CarliniWagner
+from odefend.data import tamper
 from odefend.errors import InvalidInput
-from odefend.evaluation import Ledger, Screen, Slice, View, Watch
+from odefend.evaluation import Ledger, Screen, Slice, View, Watch, watch
+from odefend.models import load_image_model
 from odefend.progress import Silent
 from odefend.studies import detectors, detectors_report
 
@@ -129,3 +131,31 @@ def test_what_decides_a_score_is_in_the_key():
         Screen("x", one.view, one.images, Watch("noise-drop", '{"draws": 3}')),
     ]
     assert len({one.key, *(other.key for other in others)}) == 5
+
+
+def test_what_a_model_beside_the_net_knows_is_in_the_key(monkeypatch):
+    """Trained again, it gives other scores."""
+    images = Slice("digits", "test", 0, 8)
+    before = Screen("x", SMOKE.view, images, Watch("flow-likelihood")).key
+    flow = load_image_model("digits-glow")
+    with torch.no_grad():
+        next(flow.parameters()).add_(1.0)
+    monkeypatch.setattr("odefend.models.beside._loaded", lambda name: flow)
+    watch._opened.cache_clear()
+    assert Screen("x", SMOKE.view, images, Watch("flow-likelihood")).key != before
+    watch._opened.cache_clear()
+
+
+def test_images_are_changed_as_in_everyday_use(rows):
+    some, changed = Slice("digits", "test", 0, 8).open(), Slice("digits", "test", 0, 8, "blur-0.5").open()
+    assert changed.ids == some.ids and torch.equal(changed.labels, some.labels) and changed.digest != some.digest
+    assert torch.equal(changed.pixels, tamper((255 * some.images).round().to(torch.uint8), some.ids, "blur-0.5"))
+    benign = rows.scored.filter(pl.col("kind") == "benign")
+    assert sorted(benign["experiment"].unique()) == sorted(detectors.BENIGN)
+    blurred = benign.filter((pl.col("experiment") == "blur-0.5") & (pl.col("detector") == "one-pass-margin")).sort(
+        "image"
+    )
+    with torch.no_grad():
+        margin = SMOKE.view.open().predict(changed.images).margin
+    expected = dict(zip(changed.ids, (-margin).tolist(), strict=True))
+    assert blurred["score"].to_list() == pytest.approx([expected[name] for name in blurred["image"]], abs=1e-4)

@@ -5,7 +5,7 @@ import torch
 
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, UnknownName
-from odefend.models import Autoencoder, Glow, count_parameters, image_cards, load_image_model, save
+from odefend.models import Autoencoder, Glow, catalogue, count_parameters, image_cards, load_image_model, save
 from odefend.models.autoencoder import autoencoder
 from odefend.models.catalogue import ZOO
 from odefend.models.glow import glow
@@ -194,6 +194,20 @@ def test_an_attacked_image_has_a_gradient(trained, test_digits):
 def test_wrong_sizes_are_refused(build, message):
     with pytest.raises(InvalidInput, match=message):
         build()
+
+
+@pytest.mark.parametrize("key", [{"adversarial": {"epsilon": 0.1}}, {"keep": "best-accuracy"}, {"loss": "binary"}])
+def test_what_has_no_meaning_without_labels_is_refused(key):
+    with pytest.raises(InvalidInput, match=f"{next(iter(key))}: expected none of .* for glow, a model of images"):
+        read_recipe("digits-glow", overrides=key)
+
+
+def test_weights_are_fetched_from_the_zoo_of_a_checkout(tmp_path, monkeypatch):
+    """Models of images lie in a folder of their own there."""
+    monkeypatch.setenv("ODEFEND_CACHE", str(tmp_path))
+    monkeypatch.setattr(catalogue, "weights_of", lambda name: None)
+    kept = catalogue.fetch("digits-glow", str(ZOO))
+    assert kept.read_bytes() == (ZOO / "images" / "digits-glow.safetensors").read_bytes()
 
 
 def test_wrong_images_and_names_are_refused(trained, tmp_path):

@@ -14,6 +14,7 @@ from odefend.defenses import Averaged, LogUniform, MajorityVote, RandomTolerance
 from odefend.defenses.certificate import ABSTAINED, certify, decide, lower_bound
 from odefend.errors import InvalidInput, UnknownName
 from odefend.models import MODELS, ODENet, Prediction, adapt
+from odefend.models.convolutional import resnet14
 from odefend.models.endtime import end_time
 from odefend.norms import L2
 from odefend.solver import Status
@@ -302,3 +303,12 @@ def test_wrong_use(oon, test_digits):
             wrong()
     with pytest.raises(UnknownName, match="Did you mean 'state'"):
         Smoothing(0.1, where="stat")
+
+
+def test_a_net_that_looks_at_the_batch_is_refused():
+    net = resnet14(1, width=4).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = module.running_var = None
+    with pytest.raises(InvalidInput, match="an image's answer depends on its neighbours"):
+        Smoothing(0.1).certify(net, torch.zeros(2, 1, 32, 32), n0=2, n=2)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
-from odefend.models import IMAGE_MODELS, MODELS, cards, count_parameters, odenet
+from odefend.models import IMAGE_MODELS, MODELS, cards, count_parameters, image_cards, odenet
 from odefend.rng import stream
 from odefend.training import Recipe, read_recipe, recipe_names, scales_of, train, try_out
 from odefend.training.augment import DRAWS, augment
@@ -317,11 +317,11 @@ def test_names_tell_scale_and_seed():
         read_recipe("mnist-oon", "papre")
 
 
-@pytest.mark.parametrize("card", [*cards().values()], ids=lambda card: card.name)
+@pytest.mark.parametrize("card", [*cards().values(), *image_cards().values()], ids=lambda card: card.name)
 def test_the_recipe_on_a_card_is_one_that_trains(card):
     recipe = Recipe(**card.recipe)
     assert recipe.model == card.model and recipe.seed == card.seed and recipe.epochs == card.epochs
-    assert count_parameters(MODELS[card.model](**card.options)) == card.parameters
+    assert count_parameters({**MODELS, **IMAGE_MODELS}[card.model](**card.options)) == card.parameters
 
 
 @pytest.mark.parametrize(
@@ -330,22 +330,25 @@ def test_the_recipe_on_a_card_is_one_that_trains(card):
         ({"name": "constant"}, [0.1] * 4),
         ({"name": "steps", "factor": 0.5, "at": [1, 3]}, [0.1, 0.05, 0.05, 0.025]),
         ({"name": "cosine", "epochs": 2}, [0.1, 0.05, 0.0, 0.05]),
-        # Accuracies 0.5, 0.4, 0.4, 0.4: the second epoch in a row without a rise is one more than the patience of 1.
+        # Accuracies 0.5, 0.4, 0.4, 0.4, or losses that rise: the second epoch in a row without progress is one more than the
+        # patience of 1.
         ({"name": "plateau", "patience": 1}, [0.1, 0.1, 0.1, 0.01]),
     ],
 )
-def test_schedules_are_the_published_ones(schedule, expected):
+@pytest.mark.parametrize("results", [(-0.5, -0.4, -0.4, -0.4), (2.5, 2.5, 2.6, 2.6), (-3.0, -3.0, -2.9, -3.0)])
+def test_schedules_are_the_published_ones(schedule, expected, results):
+    """Whatever sign the validation split's results have: minus accuracies, or losses."""
     base = {"name": "x", "model": "oon", "data": "digits", "epochs": 4, "learning_rate": 0.1, "optimizer": "sgd"}
     recipe = Recipe(**base, schedule=schedule)
     optimizer = make_optimizer(torch.nn.Linear(1, 1), recipe)
     assert optimizer.param_groups[0]["momentum"] == 0.9
     rate, seen = LearningRate(optimizer, recipe, batches=3), []
-    for accuracy in (0.5, 0.4, 0.4, 0.4):
+    for result in results:
         seen.append(optimizer.param_groups[0]["lr"])
         for _ in range(3):
             optimizer.step()
             rate.step()
-        rate.epoch(accuracy)
+        rate.epoch(result)
     assert seen == pytest.approx(expected, abs=1e-12)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odefend import rng
 from odefend.attacks.problem import BATCH
@@ -207,8 +207,14 @@ def _staged(net: Classifier) -> ODENet | ResNet:
 
 
 def _check_alone(net: Classifier) -> None:
-    """Raise InvalidInput where a net's answer depends on the batch: then it is no function of its own noisy image."""
+    """Raise InvalidInput where a net's answer is known to depend on the batch, by a shared step or by the batch's statistics: then
+    it is no function of its own noisy image. What a layer of one's own does is not looked into."""
     for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise InvalidInput(
+                "net: expected normalization by running statistics, got one by those of the batch, where an image's answer depends "
+                "on its neighbours and nothing can be certified."
+            )
         shared = isinstance(module, ODENet) and module.settings.coupling == "batch"
         found = isinstance(module, Adapted) and any(call.coupling == "batch" for call in module.calls)
         if shared or found:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odefend.detectors.base import Detector
 from odefend.detectors.learning import learn_to_tell, restored
-from odefend.errors import InvalidInput
+from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier, Glow, ImageModel, model_beside
 from odefend.tensors import Images, OtherImages, PerImage
 
@@ -72,6 +72,8 @@ class FlowLatent(Detector):
             raise InvalidInput(
                 f"epochs, learning_rate: expected positive ones, got {self.epochs}, {self.learning_rate}."
             )
+        if self.levels not in ("last", "all"):
+            raise unknown("levels", self.levels, ("last", "all"))
         self.flow = model_beside(self.net, Glow, self.model)
 
     @property

@@ -18,7 +18,7 @@ from odefend.files import write_atomically
 from odefend.models import Classifier, ODENet, load, weights_digest
 from odefend.models.settings import pair
 
-FORMAT = "1"
+FORMAT = "2"
 DECISIVE = ("tolerance", "method", "step", "end", "coupling", "max_steps", "t1")
 """The solver's settings that decide a solution; the others decide how it is differentiated."""
 

@@ -37,7 +37,7 @@ class Craft:
                 "view": view,
                 "at": asdict(self.view),
                 "source": source.record() | {"at": asdict(source)},
-                "guard": self.guard and self.guard.record(),
+                "guard": self.guard and self.guard.record(self.view),
                 "data": data.digest,
                 "seed": self.seed,
             }
@@ -90,7 +90,7 @@ class Craft:
                 "source_atol": source.tolerance,
                 "source_gradient": source.way if source.record()["gradient"] else None,
                 "source_draws": source.draws if source.random else None,
-                "guard": canonical(self.guard.record()) if self.guard else None,
+                "guard": canonical(self.guard.record(self.view)) if self.guard else None,
                 "seed": self.seed,
                 "batch": len(data),
                 "position": list(range(len(data))),

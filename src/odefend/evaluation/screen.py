@@ -36,7 +36,7 @@ class Screen:
             {
                 "view": self.view.record() | {"at": asdict(self.view)},
                 "data": self.images.open().digest,
-                "detector": self.watch.record(),
+                "detector": self.watch.record(self.view),
                 "scales": self.scales,
                 "crafted": self.crafted.key if self.crafted else None,
             }

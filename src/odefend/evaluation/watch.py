@@ -14,6 +14,7 @@ from odefend.detectors import DETECTORS, Detector, NoiseDrop, ToleranceDrop, Tol
 from odefend.errors import InvalidInput
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.views import Slice, View
+from odefend.models import weights_digest
 from odefend.tensors import Images, PerImage
 
 DRAWING = (ToleranceVote, ToleranceDrop, NoiseDrop)
@@ -39,19 +40,27 @@ class Watch:
         """What tables call it."""
         return self.label or self.detector
 
-    def record(self) -> dict[str, Any]:
-        """What decides a score, for the digest of a unit."""
+    def record(self, view: View) -> dict[str, Any]:
+        """What decides a score beside a net, for the digest of a unit."""
+        models = _opened(self, view).beside.items()
         learned = {"learn": self.learn and self.learn.open().digest, "attacked": self.attacked}
         how = {"detector": self.detector, "settings": self.settings, "label": self.label}
+        how |= {"beside": {name: weights_digest(model) for name, model in models}}
         return how | (learned if DETECTORS[self.detector].learns else {})
 
     def passes(self, view: View) -> int:
         """Through the net, for one score."""
-        return named_detector(self.detector, view.open(), json.loads(self.settings)).cost
+        return _opened(self, view).cost
 
     def open(self, view: View, ledger: Ledger) -> Detector:
         """The detector beside a net, fitted where there is something to learn."""
         return _fitted(self.detector, self.settings, self.learn, self.attacked, view, ledger.folder)
+
+
+@lru_cache(maxsize=64)
+def _opened(watch: Watch, view: View) -> Detector:
+    """The detector, not fitted."""
+    return named_detector(watch.detector, view.open(), json.loads(watch.settings))
 
 
 @lru_cache(maxsize=16)
@@ -101,14 +110,16 @@ class Guarded:
             source = named_detector(name, net, settings)
         return Guard(detector, self.threshold, self.scale, self.way, source)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, view: View) -> dict[str, Any]:
         """What decides an attack on both, for the digest of a unit and for its rows."""
-        return asdict(self) | {"watch": self.watch.record()}
+        return asdict(self) | {"watch": self.watch.record(view)}
 
     def passes(self, view: View) -> int:
         """Through the net, for a gradient of the score that is searched."""
         many = self.watch.passes(view)
-        return min(many, 1 + self.searched) if DETECTORS[self.watch.detector] in DRAWING else many
+        kind = DETECTORS[self.watch.detector]
+        # A vote asks the net at its draws alone, the others at the image itself as well.
+        return min(many, self.searched + (kind is not ToleranceVote)) if kind in DRAWING else many
 
 
 def _reseeded(detector: ToleranceVote | ToleranceDrop, settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The trained model of images that belongs beside a net."""
 
-from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from odefend.errors import InvalidInput, OdefendError
 from odefend.models.catalogue import image_cards, load_image_model
@@ -27,15 +27,14 @@ def model_beside(net: Classifier, kind: type[AnyModel], name: str | None) -> Any
                 f"digits-{family} (odefend train) and name its file."
             )
         name = fitting[0]
-    model = _loaded(str(Path(name).absolute()) if len(Path(name).parts) > 1 else name)
+    model = _loaded(name)
     if not isinstance(model, kind):
         raise InvalidInput(f"model: expected {family}, got {name}, which is {type(model).__name__.lower()}.")
     if model.in_channels != net.in_channels:
         raise InvalidInput(f"model: expected one for {net.in_channels} channels, got {name}, for {model.in_channels}.")
-    return model
+    return model.to(next(net.parameters(), torch.zeros(0)).device)
 
 
-@lru_cache(maxsize=8)
 def _loaded(name: str) -> ImageModel:
     try:
         return load_image_model(name).requires_grad_(False)

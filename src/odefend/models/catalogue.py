@@ -76,9 +76,9 @@ def _card(name: str) -> Path:
 def fetch(name: str, source: str | None = None, progress: Progress | None = None) -> Path:
     """Get the weights of a net or model of the zoo that did not come with the package; returns where they are kept.
 
-    source: a folder or an address that NAME.safetensors lies in, such as the zoo of a checkout of odefend's repository;
-    default: $ODEFEND_ZOO. The weights' SHA-256 must be the one on the packaged card. Raises CheckpointError where there is
-    no source or its file is another, and DownloadError where it cannot be reached.
+    source: a folder or an address that NAME.safetensors lies in (models of images: images/NAME.safetensors), such as the zoo of a
+    checkout of odefend's repository; default: $ODEFEND_ZOO. The weights' SHA-256 must be the one on the packaged card. Raises
+    CheckpointError where there is no source or its file is another, and DownloadError where it cannot be reached.
     """
     found = weights_of(name)
     if found:
@@ -91,10 +91,11 @@ def fetch(name: str, source: str | None = None, progress: Progress | None = None
         )
     card = _card(name)
     wanted = read_card(card, ImageCard if card.parent == IMAGES else Card).sha256
+    place = card.relative_to(ZOO).with_suffix(".safetensors")
     kept = cache() / "zoo" / f"{name}.safetensors"
     if "://" in source:
-        return download(f"{source.rstrip('/')}/{kept.name}", f"sha256:{wanted}", kept.parent, progress)
-    file = Path(source) / kept.name
+        return download(f"{source.rstrip('/')}/{place.as_posix()}", f"sha256:{wanted}", kept.parent, progress)
+    file = Path(source) / place
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file. Name the folder that it lies in.")
     if sha256(file) != wanted:

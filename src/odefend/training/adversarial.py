@@ -20,17 +20,22 @@ def attacked(
 
     The net is asked in evaluation mode, so that dropout and running statistics are those it will be attacked with.
     """
-    mode, aim = net.training, _trades(net, images) if how.beta else _entropy(labels)
+    mode, dtype = net.training, next(net.parameters()).dtype
     net.eval()
-    moved = (images + epsilon * (2 * draws.to(images) - 1)).clamp(0, 1)
-    for _ in range(how.steps):
-        point = moved.detach().requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(aim(net(point)), point)
-        moved = moved + epsilon * how.length * gradient.sign()
-        moved = (images + LINF.project(moved - images, epsilon)).clamp(0, 1)
-    net.train(mode)
-    return moved.detach()
+    try:
+        images = images.to(dtype)
+        aim = _trades(net, images) if how.beta else _entropy(labels)
+        moved = (images + epsilon * (2 * draws.to(images) - 1)).clamp(0, 1)
+        for _ in range(how.steps):
+            point = moved.detach().requires_grad_()
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(aim(net(point)), point)
+            # Where a solve fails there may be no number to follow: such a pixel stays.
+            moved = moved + epsilon * how.length * gradient.nan_to_num(0.0, 0.0, 0.0).sign()
+            moved = (images + LINF.project(moved - images, epsilon)).clamp(0, 1)
+        return moved.detach()
+    finally:
+        net.train(mode)
 
 
 def _entropy(labels: Labels) -> Callable[[Tensor], Tensor]:
@@ -40,10 +45,11 @@ def _entropy(labels: Labels) -> Callable[[Tensor], Tensor]:
 def _trades(net: Classifier, images: Images) -> Callable[[Tensor], Tensor]:
     """How far the answer is from the one to the clean images."""
     with torch.no_grad():
-        clean = net(images).softmax(1)
+        clean = net(images)
     return lambda logits: divergence(clean, logits)
 
 
 def divergence(clean: Tensor, logits: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the probabilities that `logits` give from those of clean images, summed over the images."""
-    return F.kl_div(logits.log_softmax(1), clean, reduction="sum")
+    """Kullback-Leibler divergence of the probabilities that `logits` give from those of the logits of clean images, summed over
+    the images."""
+    return F.kl_div(logits.log_softmax(1), clean.log_softmax(1), reduction="sum", log_target=True)

@@ -74,7 +74,7 @@ class Training:
                 self._remember()
             progress.advance(state.epoch * self.batches + state.step, self._note())
         accuracy, loss = self._validate()
-        self.rate.epoch(-loss if accuracy is None else accuracy)
+        self.rate.epoch(loss if accuracy is None else -accuracy)
         state.end_epoch(len(self.data), accuracy, loss)
         score = {"best-accuracy": accuracy, "best-loss": -loss}.get(recipe.keep)
         if score is not None and score > state.best_score:
@@ -132,7 +132,7 @@ class Training:
         if not how.beta:
             return loss_of(recipe, self.module(moved), labels)
         clean, there = self.module(torch.cat([images, moved])).chunk(2)
-        return loss_of(recipe, clean, labels) + how.beta * divergence(clean.softmax(1), there)
+        return loss_of(recipe, clean, labels) + how.beta * divergence(clean, there)
 
     def _validate(self) -> tuple[float | None, float]:
         """(accuracy, None for models of images; mean loss) on the validation split."""
@@ -178,9 +178,9 @@ def _build(recipe: Recipe, data: LabelledImages) -> Classifier | ImageModel:
         if isinstance(net, ODENet):
             net = net.at(recipe.tolerance, **recipe.solver)
         if isinstance(net, ImageModel):
-            net.prepare(data[:PREPARED].images)
+            net.prepare(data[:PREPARED].images.cpu())  # before the net goes to its device
         with torch.no_grad():
-            net.eval()(data[:2].images)
+            net.eval()(data[:2].images.cpu())
     except OdefendError:
         raise
     except Exception as error:  # whatever torch raises for arguments and shapes

@@ -37,7 +37,8 @@ class Constant(_Settings):
 
 
 class Plateau(_Settings):
-    """Times `factor` when accuracy on the validation split has not risen for more than `patience` epochs."""
+    """Times `factor` when accuracy on the validation split has not risen (of a model of images: the loss has not fallen) by
+    .0001 for more than `patience` epochs."""
 
     name: Literal["plateau"]
     factor: float = Field(default=0.1, gt=0, lt=1)
@@ -222,6 +223,8 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
         for option in options:
             if option not in known or option == "split":
                 raise unknown(f"option of the {kind} {chosen!r},", option, [one for one in known if one != "split"])
+    if recipe.model in IMAGE_MODELS:
+        _check_image_recipe(path, recipe)
     settings = [field.name for field in fields(SolverSettings) if field.name != "tolerance"]
     for setting in recipe.solver:
         if setting not in settings:
@@ -231,3 +234,14 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
     except TypeError as error:
         raise InvalidInput(f"{path}: solver: {error}") from error
     return recipe
+
+
+def _check_image_recipe(path: Path, recipe: Recipe) -> None:
+    """Raise InvalidInput for what a model of images, which has no labels to learn, would not heed."""
+    classifying = {"loss": recipe.loss == "binary", "adversarial": recipe.adversarial is not None}
+    for key, there in (classifying | {"keep": recipe.keep == "best-accuracy"}).items():
+        if there:
+            raise InvalidInput(
+                f"{path}: {key}: expected none of {getattr(recipe, key)!r} for {recipe.model}, a model of images, which has no "
+                "answers to be right or wrong. Leave it out."
+            )

@@ -30,7 +30,7 @@ class LearningRate:
     """The recipe's schedule: `step` after each batch, `epoch` after each epoch."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -> None:
-        self.by_step, self.by_accuracy = False, False
+        self.by_step, self.by_result = False, False
         match recipe.schedule:
             case OneCycle():
                 self.by_step = True
@@ -43,8 +43,10 @@ class LearningRate:
                 self.by_step, factor = True, 1 / (epochs * batches)
                 self.scheduler = lr_scheduler.LinearLR(optimizer, factor, 1.0, epochs * batches)
             case Plateau(factor=factor, patience=patience):
-                self.by_accuracy = True
-                self.scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor, patience)
+                self.by_result = True
+                # Of what may have any sign a relative threshold would make no sense.
+                how = {"factor": factor, "patience": patience, "threshold": 1e-4, "threshold_mode": "abs"}
+                self.scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, "min", **how)
             case Cosine(epochs=epochs, minimum=minimum):
                 self.scheduler = lr_scheduler.CosineAnnealingLR(optimizer, epochs, minimum)
             case Steps(factor=factor, at=at):
@@ -55,10 +57,10 @@ class LearningRate:
         if self.by_step:
             self._advance()
 
-    def epoch(self, accuracy: float) -> None:
-        """An epoch has been learnt, with this accuracy on the validation split."""
-        if self.by_accuracy:
-            self.scheduler.step(accuracy)
+    def epoch(self, badness: float) -> None:
+        """An epoch has been learnt, with this on the validation split: minus the accuracy, or the loss of a model of images."""
+        if self.by_result:
+            self.scheduler.step(badness)
         elif not self.by_step:
             self._advance()
 
