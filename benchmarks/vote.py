@@ -1,4 +1,5 @@
 """What a vote over tolerances costs: settled as early as it can be, in full, and as 20 passes of torchdiffeq.
+Writes vote-cpu.json and vote-cpu.md.
 
 python benchmarks/vote.py [--net mnist-oon] [--data mnist] [--images 64] [--rounds 3]
 
@@ -7,12 +8,18 @@ clean ones agree early.
 """
 
 import argparse
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from contenders import ConcatField
+from measure import machine
+from table import described, table
 from torch import Tensor
 from torchdiffeq import odeint
 
@@ -21,7 +28,8 @@ from odefend.data import DATASETS
 from odefend.detectors import ToleranceVote, agreement
 from odefend.models import ODENet, load
 
-V = 20
+V, LEAST = 20, (11, 20)
+HERE = Path(__file__).parent
 
 
 def torchdiffeq_votes(net: ODENet, images: Tensor, tolerances: list[float]) -> Tensor:
@@ -44,8 +52,73 @@ def timed(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, floa
     return {name: statistics.median(times) for name, times in found.items()}
 
 
+def measured(net: ODENet, images: Tensor, ids: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Evaluations of the field and seconds, of the vote in full and settled, and of as many passes of torchdiffeq."""
+    vote = ToleranceVote(net, V)
+    defended = vote.defense(net)
+    with torch.no_grad():
+        each = torch.stack([defended.draw(ids, index).predict(images).nfe for index in range(V)]).sum(0)
+    drawn = vote.defense.distribution.draw(0, [str(index) for index in range(V)], 0).tolist()
+    seconds = timed(
+        {
+            "torchdiffeq": lambda: agreement(torchdiffeq_votes(net, images, drawn)),
+            "in full": lambda: vote.ballots(images, ids),
+            **{f"settled at {least}": partial(vote.settled, images, ids, least) for least in LEAST},
+        },
+        rounds,
+    )
+    settled = {least: vote.settled(images, ids, least) for least in LEAST}
+    return {
+        "nfe": {"in full": int(each.sum())}
+        | {f"settled at {least}": int(found.nfe.sum()) for least, found in settled.items()},
+        "same": {
+            f"settled at {least}": bool((found.accepted == vote.accepts(images, ids, least)).all())
+            for least, found in settled.items()
+        },
+        "dearer": {f"settled at {least}": int((found.nfe > each).sum()) for least, found in settled.items()},
+        "seconds": seconds,
+    }
+
+
+def written(found: dict[str, Any]) -> str:
+    """The measurements as Markdown."""
+    body = [
+        (
+            kind,
+            way,
+            "" if way == "in full" else "identical" if one["same"][way] else "DIFFERENT",
+            "" if way == "in full" else f"{one['dearer'][way]} of {found['images']}",
+            f"{one['nfe']['in full'] / one['nfe'][way]:.2f}",
+            f"{one['seconds'][way] / one['seconds']['torchdiffeq']:.2f}",
+        )
+        for kind, one in found["kinds"].items()
+        for way in one["nfe"]
+    ]
+    head = (
+        "images",
+        f"vote of {V}",
+        "verdicts",
+        "images that took more evaluations",
+        "times fewer evaluations",
+        f"of the time of {V} passes of torchdiffeq",
+    )
+    lines = [
+        "# A vote over tolerances",
+        "",
+        "Made by `python benchmarks/vote.py`; see README.md here.",
+        "",
+        described(found["machine"]),
+        "",
+        f"{found['net']}, {found['images']} test images and what C&W makes of them, on one thread, medians of {found['rounds']} "
+        "rounds. Settled at v: stopped once it is sure whether v solves agree.",
+        "",
+        *table(head, body),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Count evaluations of the field, compare verdicts, and time."""
+    """Count evaluations of the field, compare verdicts, time, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--net", default="mnist-oon")
     parser.add_argument("--data", default="mnist")
@@ -56,33 +129,14 @@ def main() -> None:
     net, some = load(given.net), DATASETS[given.data]("test")[: given.images]
     assert isinstance(net, ODENet)
     attacked = named_attack("fast")(net, some.images, some.labels, ids=some.ids)
-    vote = ToleranceVote(net, V)
-    for kind, images in (("clean", some.images), ("C&W", attacked.images)):
-        defended = vote.defense(net)
-        with torch.no_grad():
-            full = sum(int(defended.draw(some.ids, index).predict(images).nfe.sum()) for index in range(V))
-        drawn = vote.defense.distribution.draw(0, [str(index) for index in range(V)], 0).tolist()
-        seconds = timed(
-            {
-                "torchdiffeq": lambda images=images, drawn=drawn: agreement(torchdiffeq_votes(net, images, drawn)),
-                "in full": lambda images=images: vote.ballots(images, some.ids),
-                **{
-                    f"settled at {least}": lambda images=images, least=least: vote.settled(images, some.ids, least)
-                    for least in (11, V)
-                },
-            },
-            given.rounds,
-        )
-        print(
-            f"{kind}: {V} passes of torchdiffeq {seconds['torchdiffeq']:.2f} s, of odefend {seconds['in full']:.2f} s"
-        )
-        for least in (11, V):
-            found = vote.settled(images, some.ids, least)
-            same = bool((found.accepted == vote.accepts(images, some.ids, least)).all())
-            print(
-                f"  v_min = {least}: verdicts {'identical' if same else 'DIFFERENT'}, {full / int(found.nfe.sum()):.2f}x fewer "
-                f"evaluations, {seconds[f'settled at {least}'] / seconds['torchdiffeq']:.2f} of torchdiffeq's time"
-            )
+    found: dict[str, Any] = {"machine": machine(), **vars(given)}
+    found["kinds"] = {
+        kind: measured(net, images, some.ids, given.rounds)
+        for kind, images in (("clean", some.images), ("C&W", attacked.images))
+    }
+    (HERE / "vote-cpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (HERE / "vote-cpu.md").write_text(written(found), encoding="utf-8")
+    print(written(found))
 
 
 if __name__ == "__main__":
