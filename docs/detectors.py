@@ -17,13 +17,13 @@ from odefend.studies.detectors import SETUPS
 
 HERE = Path(__file__).parent
 PAGE, FIGURE = HERE / "detectors.md", HERE / "detectors.svg"
-STUDIES = {setup.net: "detectors" if name == "digits" else f"detectors-{name}" for name, setup in SETUPS.items()}
+PLACES = {setup.net: "detectors" if name == "digits" else f"detectors-{name}" for name, setup in SETUPS.items()}
 DRAWN = "mnist-oon"
 
 
 def rows_of(net: str) -> detectors_report.Rows:
     """The committed rows of the study of that net."""
-    return detectors_report.Rows.of(Ledger(RESULTS / STUDIES[net]))
+    return detectors_report.Rows.of(Ledger(RESULTS / PLACES[net]))
 
 
 def figure() -> str:
@@ -36,7 +36,10 @@ def figure() -> str:
 def parts() -> dict[str, str]:
     """The page's tables, by the net and their titles."""
     return {
-        f"{net}: {table.title}": table.markdown for net in STUDIES for table in detectors_report.summary(rows_of(net))
+        f"{net}: {table.title}": table.markdown
+        for net, place in PLACES.items()
+        if (RESULTS / place).exists()
+        for table in detectors_report.summary(rows_of(net))
     }
 
 
@@ -44,7 +47,7 @@ def main() -> None:
     """Write what is generated."""
     if len(sys.argv) > 1:
         folder = Path(sys.argv[1])
-        keep(folder, STUDIES[Ledger(folder).read("scored")["net"][0]])
+        keep(folder, PLACES[Ledger(folder).read("scored")["net"][0]])
     fill(PAGE, parts())
     FIGURE.write_text(figure(), encoding="utf-8")
 

@@ -14,6 +14,7 @@ from odefend.report import Table
 from odefend.studies.detectors import ALARMS, known
 
 PLAIN, BASELINE = "plain C&W", "one-pass-margin"
+NOT_TRIED = "not tried"
 WAYS = {"C&W": ("selective",), "PGD": ("selective", "joint")}
 """How each attack that knows a detector may have joined its gradient with the net's."""
 
@@ -75,8 +76,9 @@ class Rows:
 
 
 def summary(rows: Rows) -> list[Table]:
-    """All tables, in the order of the study."""
-    return [ranking(rows), caught(rows), everyday(rows), success(rows), extra_distance(rows)]
+    """All tables, in the order of the study; none in which nothing was tried yet."""
+    tables = [ranking(rows), caught(rows), everyday(rows), success(rows), extra_distance(rows)]
+    return [table for table in tables if any(cell != NOT_TRIED for row in table.rows for cell in row[1:])]
 
 
 def ranking(rows: Rows) -> Table:
@@ -179,14 +181,12 @@ def success(rows: Rows) -> Table:
             cell = [name, f"{100 * allowed:g} %"]
             for attack in WAYS:
                 found = [rows.past(made, name, allowed) for made in rows.knowing(attack, name, allowed)]
-                if not found:
-                    cell += ["not tried"] * 3
-                    continue
-                tried = found[0]["image"].to_list()
+                tried = (found[0] if found else rows.made(f"plain {attack}"))["image"].to_list()
                 plain = rows.past(f"plain {attack}", name, allowed).filter(pl.col("image").is_in(tried))
                 unwatched = rows.made(f"plain {attack}").filter(pl.col("image").is_in(tried))
                 worst = pl.concat([plain, *found]).group_by("image").agg(pl.col("past").any())
-                cell += [_share(unwatched["success"]), _share(plain["past"]), _share(worst["past"])]
+                cell += [_share(unwatched["success"]), _share(plain["past"])]
+                cell.append(_share(worst["past"]) if found else NOT_TRIED)
             cells.append(tuple(cell))
     made = rows.made("plain PGD")
     heads = (f"{attack}, {how}" for attack in WAYS for how in ("no detector", "plain", "knowing"))
@@ -210,7 +210,7 @@ def extra_distance(rows: Rows) -> Table:
         for allowed in ALARMS:
             made = known("C&W", "selective", name, allowed)
             if made not in rows.knowing("C&W", name, allowed):
-                cell.append("not tried")
+                cell.append(NOT_TRIED)
                 continue
             past = rows.past(made, name, allowed).filter("past")
             knowing = rows.made(made).join(past, on="image", how="semi")
