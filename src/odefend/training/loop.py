@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from odefend.data import LabelledImages, as_floats
 from odefend.errors import InvalidInput, OdefendError
-from odefend.models import IMAGE_MODELS, MODELS, Classifier, Epoch, ImageModel, ODENet
+from odefend.models import IMAGE_MODELS, MODELS, Classifier, Epoch, ImageModel, ODENet, load
 from odefend.progress import Progress
 from odefend.rng import stream
 from odefend.tensors import Images, Labels
-from odefend.training.adversarial import attacked, divergence
+from odefend.training.adversarial import attacked, divergence, unsure
 from odefend.training.augment import DRAWS, augment
 from odefend.training.measure import held_out_loss, loss_of, split_of
+from odefend.training.noise import NoisyNet
 from odefend.training.recipe import Recipe
 from odefend.training.schedules import LearningRate, make_optimizer
 from odefend.training.state import Saver, State
@@ -41,7 +42,8 @@ class Training:
         # Before the state is read back: precision and device decide what the tensors in it become.
         self.module: Any
         self.optimizer: Any
-        self.module, self.optimizer = fabric.setup(net, optimizer)
+        learner = NoisyNet(net, recipe.noise.where) if recipe.noise and isinstance(net, Classifier) else net
+        self.module, self.optimizer = fabric.setup(learner, optimizer)
         self.net: Classifier | ImageModel = net
         self.rate = rate
         self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
@@ -121,18 +123,32 @@ class Training:
         return float(_summed(fabric, total.detach()))
 
     def _loss(self, images: Images, labels: Labels, step: int, mine: np.ndarray) -> Tensor:
-        """Of the images, or of what an attack makes of them; summed."""
+        """Of the images, of what an attack makes of them, or of what noise does; summed."""
         recipe, how, net = self.recipe, self.recipe.adversarial, self.net
+        if recipe.noise is not None:
+            with torch.no_grad():
+                shape = self.module.shape(images)
+            noise = recipe.noise.sigma * torch.from_numpy(self._normal("noise", step, shape)[mine])
+            return loss_of(recipe, self.module(images, noise.to(images)), labels)
         if how is None or isinstance(net, ImageModel):
             return loss_of(recipe, self.module(images), labels)
         shape = (self.recipe.batch_size, *images.shape[1:])
         draws = torch.from_numpy(self._stream("adversarial", step).random(shape, dtype=np.float32)[mine])
         with self.fabric.autocast():
             moved = attacked(net, images, labels, how, how.radius(step / self.batches), draws)
-        if not how.beta:
+        if not (how.beta or how.ccat):
             return loss_of(recipe, self.module(moved), labels)
         clean, there = self.module(torch.cat([images, moved])).chunk(2)
+        if how.ccat:
+            far = (moved - images).abs().flatten(1).amax(1) / how.epsilon
+            return loss_of(recipe, clean, labels) + unsure(there, labels, (1 - far).clamp_min(0) ** how.ccat)
         return loss_of(recipe, clean, labels) + how.beta * divergence(clean, there)
+
+    def _normal(self, purpose: str, step: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal numbers of this shape for each image of a batch."""
+        draws = self._stream(purpose, step).standard_normal((self.recipe.batch_size, *shape), dtype=np.float32)
+        assert isinstance(draws, np.ndarray)
+        return draws
 
     def _validate(self) -> tuple[float | None, float]:
         """(accuracy, None for models of images; mean loss) on the validation split."""
@@ -179,6 +195,8 @@ def _build(recipe: Recipe, data: LabelledImages) -> Classifier | ImageModel:
             net = net.at(recipe.tolerance, **recipe.solver)
         if isinstance(net, ImageModel):
             net.prepare(data[:PREPARED].images.cpu())  # before the net goes to its device
+        elif recipe.begin is not None:
+            _begin(net, recipe.begin)
         with torch.no_grad():
             net.eval()(data[:2].images.cpu())
     except OdefendError:
@@ -198,3 +216,14 @@ def _build(recipe: Recipe, data: LabelledImages) -> Classifier | ImageModel:
     if recipe.loss == "binary" and net.classes != 2:
         raise InvalidInput(f"{recipe.name}: the binary loss needs a net with two classes, got {net.classes}.")
     return net
+
+
+def _begin(net: Classifier, name: str) -> None:
+    """Give a net the weights of a trained one."""
+    begun = load(name)
+    try:
+        net.load_state_dict(begun.state_dict())
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"begin: expected a trained net of the same model and options, got {name}: {str(error).splitlines()[1].strip()}"
+        ) from error

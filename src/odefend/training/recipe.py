@@ -6,7 +6,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
@@ -96,6 +96,18 @@ class Adversarial(_Settings):
         description="learn from clean images, and this much from the divergence of the answers to the moved ones: TRADES (Zhang "
         "et al., arXiv 1901.08573); 0: from the moved ones alone",
     )
+    ccat: float = Field(
+        default=0.0,
+        ge=0,
+        description="learn from clean images, and to be unsure of the moved ones, the farther the more, with this power: "
+        "confidence-calibrated training (Stutz et al., arXiv 1910.06259, power 10); 0: not so",
+    )
+
+    @model_validator(mode="after")
+    def _check_one_loss(self) -> "Adversarial":
+        if self.beta and self.ccat:
+            raise ValueError("expected beta (TRADES) or ccat, not both, for they are two losses")
+        return self
 
     @property
     def length(self) -> float:
@@ -105,6 +117,16 @@ class Adversarial(_Settings):
     def radius(self, epochs: float) -> float:
         """Of the ball, after so many epochs."""
         return self.epsilon * min(1.0, epochs / self.ramp) if self.ramp else self.epsilon
+
+
+class Noise(_Settings):
+    """Learn under Gaussian noise, fresh for each image and epoch and not clipped, as `defenses.Smoothing` adds it (Cohen et al.,
+    arXiv 1902.02918)."""
+
+    sigma: float = Field(gt=0, description="standard deviation, pixels being in [0, 1]")
+    where: Literal["input", "state"] = Field(
+        default="input", description="state: in what the stem makes of the image, in its own units"
+    )
 
 
 class Recipe(_Settings):
@@ -133,6 +155,11 @@ class Recipe(_Settings):
     )
     augmentation: Augmentation = Augmentation()
     adversarial: Adversarial | None = Field(default=None, description="train against attacks in a ball")
+    noise: Noise | None = Field(default=None, description="train under noise")
+    begin: str | None = Field(
+        default=None,
+        description="the trained net whose weights to begin from: a name of the zoo or a .safetensors file",
+    )
     keep: Literal["last", "best-accuracy", "best-loss"] = Field(
         default="last", description="which epoch's weights: the last, or the best on the validation split"
     )
@@ -225,6 +252,10 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
                 raise unknown(f"option of the {kind} {chosen!r},", option, [one for one in known if one != "split"])
     if recipe.model in IMAGE_MODELS:
         _check_image_recipe(path, recipe)
+    if recipe.adversarial and recipe.noise:
+        raise InvalidInput(
+            f"{path}: noise: expected none beside adversarial, for the images are moved already. Choose one."
+        )
     settings = [field.name for field in fields(SolverSettings) if field.name != "tolerance"]
     for setting in recipe.solver:
         if setting not in settings:
@@ -238,8 +269,10 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
 
 def _check_image_recipe(path: Path, recipe: Recipe) -> None:
     """Raise InvalidInput for what a model of images, which has no labels to learn, would not heed."""
-    classifying = {"loss": recipe.loss == "binary", "adversarial": recipe.adversarial is not None}
-    for key, there in (classifying | {"keep": recipe.keep == "best-accuracy"}).items():
+    classifying = {"loss": recipe.loss == "binary", "keep": recipe.keep == "best-accuracy"}
+    for key, there in (
+        classifying | {key: getattr(recipe, key) is not None for key in ("adversarial", "noise", "begin")}
+    ).items():
         if there:
             raise InvalidInput(
                 f"{path}: {key}: expected none of {getattr(recipe, key)!r} for {recipe.model}, a model of images, which has no "
