@@ -17,7 +17,7 @@ from odefend.rng import normal
 from odefend.training import read_recipe, train
 from odefend.training.adversarial import attacked, divergence, unsure
 from odefend.training.loop import Training
-from odefend.training.noise import NoisyNet
+from odefend.training.noise import UnderNoise
 from odefend.training.recipe import Adversarial
 
 
@@ -134,7 +134,7 @@ def test_how_sure_to_be():
 def test_the_noise_is_that_which_certificates_add(where, oon, test_digits):
     """Not clipped, in the image or in the state: the same logits as of a draw of `Smoothing` with this noise."""
     some, smoothing = test_digits[:16], Smoothing(0.4, where=where)
-    noisy = NoisyNet(oon, where)
+    noisy = UnderNoise(oon, where)
     shape = noisy.shape(some.images)
     noise = 0.4 * normal(smoothing.seed, some.ids, "smoothing", 3, shape)
     with torch.no_grad():
@@ -145,9 +145,9 @@ def test_the_noise_is_that_which_certificates_add(where, oon, test_digits):
 
 def test_noise_is_fresh_and_of_its_size(monkeypatch):
     recipe, seen = read_recipe("digits-res", overrides={"images": 64, "noise": {"sigma": 0.3}}), []
-    forward = NoisyNet.forward
+    forward = UnderNoise.forward
     monkeypatch.setattr(
-        NoisyNet, "forward", lambda self, images, noise: seen.append(noise) or forward(self, images, noise)
+        UnderNoise, "forward", lambda self, images, noise: seen.append(noise) or forward(self, images, noise)
     )
     for _ in range(2):
         training = Training(recipe, Fabric(accelerator="cpu", devices=1), None)
@@ -188,7 +188,7 @@ def test_what_does_not_go_together(name, overrides, message):
 
 def test_noise_in_the_state_needs_a_stem(res):
     with pytest.raises(InvalidInput, match="expected a net with a stem for noise in the state, got Linear"):
-        NoisyNet(Linear(torch.zeros(2, 16), torch.zeros(2)), "state")
+        UnderNoise(Linear(torch.zeros(2, 16), torch.zeros(2)), "state")
 
 
 def test_the_radius_grows_to_its_full_size():

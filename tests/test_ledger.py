@@ -41,7 +41,7 @@ def test_queries(ledger):
     assert ledger.query("select evaluation from labels")["evaluation"].to_list() == ["first"]
     with pytest.raises(InvalidInput, match="ledger columns"):
         ledger.query("select colour from crafted")
-    with pytest.raises(InvalidInput, match="The tables are crafted, judged, scored, traced, labels"):
+    with pytest.raises(InvalidInput, match="The tables are crafted, judged, scored, certified, traced, labels"):
         ledger.query("selct")
 
 

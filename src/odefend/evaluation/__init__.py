@@ -1,5 +1,6 @@
 """Evaluation: units of work, the ledger they write to, and what is read out of its rows."""
 
+from odefend.evaluation.certify import Certify as Certify
 from odefend.evaluation.craft import Craft as Craft
 from odefend.evaluation.evaluate import estimate as estimate
 from odefend.evaluation.evaluate import evaluate as evaluate
@@ -13,6 +14,7 @@ from odefend.evaluation.runner import Runner as Runner
 from odefend.evaluation.screen import Screen as Screen
 from odefend.evaluation.spec import Evaluation as Evaluation
 from odefend.evaluation.trace import Trace as Trace
+from odefend.evaluation.views import Defended as Defended
 from odefend.evaluation.views import Slice as Slice
 from odefend.evaluation.views import View as View
 from odefend.evaluation.views import shards as shards

@@ -1,6 +1,6 @@
 """A unit of work: attack a slice of images. It says how it is made, and writes one shard of rows."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from odefend.attacks import Attack
@@ -29,14 +29,12 @@ class Craft:
     @cached_property
     def key(self) -> str:
         """The shard's key: a digest of attack, nets' weights, images and code version, not of what it is for."""
-        data, view = self.images.open(), self.view.record()
-        source = self.source or self.view
+        data = self.images.open()
         return digest(
             {
                 "attack": self.attack.record(),
-                "view": view,
-                "at": asdict(self.view),
-                "source": source.record() | {"at": asdict(source)},
+                "view": self.view.identity(),
+                "source": (self.source or self.view).identity(),
                 "guard": self.guard and self.guard.record(self.view),
                 "data": data.digest,
                 "seed": self.seed,
@@ -89,7 +87,8 @@ class Craft:
                 "source_rtol": source.tolerance,
                 "source_atol": source.tolerance,
                 "source_gradient": source.way if source.record()["gradient"] else None,
-                "source_draws": source.draws if source.random else None,
+                "source_draws": source.draws or None,
+                "defense": self.view.defended(),
                 "guard": canonical(self.guard.record(self.view)) if self.guard else None,
                 "seed": self.seed,
                 "batch": len(data),

@@ -10,11 +10,11 @@ import torch
 from odefend.attacks.losses import margin
 from odefend.attacks.problem import padded_batches
 from odefend.data import LabelledImages
-from odefend.defenses import InputNoise, LogUniform
+from odefend.defenses import InputNoise, LogUniform, RandomizedNet
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.ledger import Ledger, digest, listed
 from odefend.evaluation.views import Slice, View
-from odefend.models import ODENet, join
+from odefend.models import ODENet, Prediction, join
 from odefend.progress import Progress, Silent
 from odefend.tensors import Images, Times
 
@@ -27,7 +27,8 @@ def pushed(images: Images, adversarial: Images, scale: float) -> Images:
 @dataclass(frozen=True)
 class Condition:
     """Under what an image is judged: a tolerance, a distribution of them, input noise; and how far an adversarial
-    image is pushed (`scale` s in x + s (x_adv - x))."""
+    image is pushed (`scale` s in x + s (x_adv - x)). A net behind a defense is asked as it is: then only the number of the
+    `draw` and the `scale` count."""
 
     tolerance: float | None = None
     random: LogUniform | None = None
@@ -60,7 +61,7 @@ class Judge:
         """The shard's key."""
         return digest(
             {
-                "view": self.view.record() | {"at": asdict(self.view)},
+                "view": self.view.identity(),
                 "data": self.images.open().digest,
                 "conditions": [asdict(c) for c in self.conditions],
                 "crafted": self.crafted.key if self.crafted else None,
@@ -105,27 +106,20 @@ class Judge:
 
     @torch.no_grad()
     def _judge(self, data: LabelledImages, target: Images, progress: Progress) -> dict[str, list[Any]]:
-        """The columns that the conditions and the net's answers fill.
-
-        All conditions go through the net together, each image with its own tolerance: wide batches cost less.
-        """
-        net, times = self.view.open(), len(self.conditions)
-        images = torch.cat([self._shown(data, target, condition) for condition in self.conditions])
-        labels, parts = data.labels.repeat(times), []
-        tolerances = torch.cat([self._tolerances(data, condition) for condition in self.conditions])
-        progress.stage("judge", len(images))
-        for rows, batch, size in padded_batches(torch.arange(len(images)), images):
-            judge = net.at(tolerances[rows]) if isinstance(net, ODENet) else net
-            parts.append(judge.predict(batch).first(size))
-            progress.advance(int(rows[size - 1]) + 1)
-        seen = join(parts)
-        solved = listed(tolerances) if isinstance(net, ODENet) else [None] * len(images)
+        """The columns that the conditions and the net's answers fill."""
+        labels = data.labels.repeat(len(self.conditions))
+        progress.stage("judge", len(labels))
+        if self.view.defense is None:
+            seen, solved = self._by_net(data, target, progress)
+        else:
+            seen, solved = self._by_defense(data, target, progress), [self.view.tolerance] * len(labels)
 
         def each(values: Iterable[Any]) -> list[Any]:
             return [value for value in values for _ in range(len(data))]
 
         return {
-            "defense": each(c.defense for c in self.conditions),
+            "defense": each(self.view.defense.name if self.view.defense else c.defense for c in self.conditions),
+            "settings": [self.view.defended()] * len(labels),
             "rtol": solved,
             "atol": solved,
             "sigma": each(c.sigma for c in self.conditions),
@@ -140,6 +134,31 @@ class Judge:
             "rejected": listed(seen.rejected),
             "status": listed(seen.status),
         }
+
+    def _by_net(self, data: LabelledImages, target: Images, progress: Progress) -> tuple[Prediction, list[Any]]:
+        """The net's answers, and at which tolerance each is. All conditions go through it together, each image with its own
+        tolerance: wide batches cost less."""
+        net, parts = self.view.open(), []
+        images = torch.cat([self._shown(data, target, condition) for condition in self.conditions])
+        tolerances = torch.cat([self._tolerances(data, condition) for condition in self.conditions])
+        for rows, batch, size in padded_batches(torch.arange(len(images)), images):
+            judge = net.at(tolerances[rows]) if isinstance(net, ODENet) else net
+            parts.append(judge.predict(batch).first(size))
+            progress.advance(int(rows[size - 1]) + 1)
+        return join(parts), listed(tolerances) if isinstance(net, ODENet) else [None] * len(images)
+
+    def _by_defense(self, data: LabelledImages, target: Images, progress: Progress) -> Prediction:
+        """The answers of the net behind its defense, by the numbered draws of one that draws."""
+        net, parts = self.view.open(), []
+        for condition in self.conditions:
+            if condition != Condition(draw=condition.draw, scale=condition.scale):
+                raise ValueError(f"a net behind a defense has no other conditions than draw and scale, got {condition}")
+            drawn = net.draw(data.ids, condition.draw) if isinstance(net, RandomizedNet) else net
+            images = pushed(data.images, target, condition.scale)
+            for rows, batch, size in padded_batches(torch.arange(len(images)), images):
+                parts.append(drawn.rows(rows).predict(batch).first(size))
+                progress.advance(sum(len(part.logits) for part in parts))
+        return join(parts)
 
     def _shown(self, data: LabelledImages, target: Images, condition: Condition) -> Images:
         """The images as the net sees them."""

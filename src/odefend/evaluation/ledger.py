@@ -1,8 +1,9 @@
 """The ledger: one row per image and trial, in Parquet; every table and figure is a pure function of its rows.
 
-Four tables in one folder, each a folder of shards that are written atomically under a key saying how they were made:
+Five tables in one folder, each a folder of shards that are written atomically under a key saying how they were made:
 `crafted` (an image attacked), `judged` (an image seen by a net under some condition), `scored` (an image scored by a
-detector) and `traced` (its state's way through the ODE). Adversarial images lie beside them as safetensors.
+detector), `certified` (an image with the radius in which its answer is proven) and `traced` (its state's way through the
+ODE). Adversarial images lie beside them as safetensors.
 
 A shard does not say what it is for: the same images serve several evaluations. That is what `labels` tell, and reading a
 table joins them: a shard with two labels gives its rows twice.
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from odefend.errors import InvalidInput, OutputError
-from odefend.evaluation.schema import LABELS, SCHEMA_VERSION, TABLES
+from odefend.evaluation.schema import ADDED, LABELS, SCHEMA_VERSION, TABLES
 from odefend.files import make_folder, write_atomically
 
 Parcel = dict[str, bytes]
@@ -65,7 +66,7 @@ class Ledger:
             shards = [path for path in self._files(table) if path.stem not in known]
             if not shards:
                 continue
-            rows = pl.concat(_read(path, TABLES[table]) for path in shards)
+            rows = pl.concat(_read(path, TABLES[table], ADDED.get(table, ())) for path in shards)
             name = f"{PART}{digest({'keys': [path.stem for path in shards]})}.parquet"
             write_atomically(self.folder / table / name, lambda part, rows=rows: rows.write_parquet(part))
             for path in shards:
@@ -135,12 +136,12 @@ class Ledger:
         paths = self._paths(table)
         if not paths:
             return pl.LazyFrame(schema=TABLES[table])
-        rows = pl.scan_parquet(paths)
+        rows = pl.scan_parquet(paths, schema=TABLES[table], missing_columns="insert")
         try:
-            whole = rows.collect_schema() == pl.Schema(TABLES[table])
+            columns = {path: frozenset(pl.read_parquet_schema(path)) for path in paths}
         except (pl.exceptions.PolarsError, OSError):
-            whole = False
-        if not whole:
+            columns = {}
+        if not columns or any(set(TABLES[table]) - some - ADDED.get(table, set()) for some in columns.values()):
             self._name_damage(table)
         return rows
 
@@ -163,7 +164,7 @@ class Ledger:
     def _name_damage(self, table: str) -> None:
         """Raise OutputError for the first file of a table that cannot be read or has other columns."""
         for path in self._paths(table):
-            _read(path, TABLES[table])
+            _read(path, TABLES[table], ADDED.get(table, ()))
 
     def _paths(self, table: str) -> list[Path]:
         """The files that hold a table's rows, each row once."""
@@ -171,8 +172,8 @@ class Ledger:
         return [*sorted(set(packed.values())), *(path for path in self._files(table) if path.stem not in packed)]
 
     def query(self, sql: str) -> pl.DataFrame:
-        """The answer to a query in SQL over the tables `crafted`, `judged`, `scored`, `traced` and `labels`; the rows of the
-        first four come with `experiment` and `trial`, once for each label of their shard.
+        """The answer to a query in SQL over the tables `crafted`, `judged`, `scored`, `certified`, `traced` and `labels`; the
+        rows of the first five come with `experiment` and `trial`, once for each label of their shard.
 
         Raises InvalidInput where polars cannot make sense of it.
         """
@@ -218,8 +219,8 @@ class Ledger:
         """The rows of one shard, without labels."""
         path = self._shard(table, key)
         if path.exists() or key not in (packed := self._packed(table)):
-            return _read(path, TABLES[table])
-        return _read(packed[key], TABLES[table]).filter(pl.col("key") == key)
+            return _read(path, TABLES[table], ADDED.get(table, ()))
+        return _read(packed[key], TABLES[table], ADDED.get(table, ())).filter(pl.col("key") == key)
 
     def write_images(self, key: str, images: Tensor) -> None:
         """Store a shard's adversarial images."""
@@ -271,11 +272,15 @@ def _keys(path: Path, changed: int) -> frozenset[str]:  # noqa: ARG001
         raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
 
 
-def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+def _read(path: Path, schema: dict[str, Any], added: Collection[str] = ()) -> pl.DataFrame:
+    """A file's rows; those of the columns that were `added` to the schema later are null where the file lacks them."""
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
+    missing = [pl.lit(None, schema[name]).alias(name) for name in added if name not in frame.columns]
+    if missing:
+        frame = frame.with_columns(missing).select(*(name for name in schema if name in frame.columns or name in added))
     if frame.schema != pl.Schema(schema):
         raise OutputError(f"{path}: written by another version of odefend (its columns differ). Choose another folder.")
     return frame

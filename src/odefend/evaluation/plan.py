@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from odefend.attacks import Attack, Availability, CarliniWagner, FoolboxAttack
+from odefend.evaluation.certify import Certify
 from odefend.evaluation.controls import doses, matched_sigma
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.doubts import PULLED_BACK
@@ -209,7 +210,9 @@ def work(unit: Unit) -> float:
     """How many gradients of single images a unit takes, about; an answer counts as 0.4 of one."""
     count = unit.images.stop - unit.images.start
     if isinstance(unit, Judge):
-        return 0.4 * count * len(unit.conditions)
+        return 0.4 * count * len(unit.conditions) * unit.view.passes
+    if isinstance(unit, Certify):
+        return 0.4 * count * (unit.selecting + unit.draws)
     if isinstance(unit, Screen):
         return 0.4 * count * len(unit.scales) * unit.watch.passes(unit.view)
     if isinstance(unit, Trace):
@@ -217,7 +220,7 @@ def work(unit: Unit) -> float:
     gradients = _gradients(unit.attack)
     if unit.guard is not None:  # each gradient is one through the detector as well
         gradients *= 1 + unit.guard.passes(unit.view)
-    return count * gradients * (1.5 * unit.view.draws if unit.view.random else 1)
+    return count * gradients * (1.5 * unit.view.passes if unit.view.draws else unit.view.passes)
 
 
 def _gradients(attack: Attack) -> float:

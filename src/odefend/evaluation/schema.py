@@ -4,7 +4,10 @@ from typing import Any
 
 import polars as pl
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+
+ADDED: dict[str, set[str]] = {"crafted": {"defense"}, "judged": {"settings"}}
+"""Columns by table that older ledgers, of version 3, do not have; in their rows they are null."""
 
 Column = tuple[Any, str]
 
@@ -50,7 +53,11 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         ),
         "source_draws": (
             pl.Int64,
-            "random tolerances whose answers the attacked net averages; null where there are none",
+            "of a random defense, whose answers are averaged for the gradient; null where there are none",
+        ),
+        "defense": (
+            pl.String,
+            "that the attacked net is behind, with its settings, as canonical JSON; null without one",
         ),
         "guard": (pl.String, "the detector that had to be slipped past, as canonical JSON; null without one"),
         "seed": (pl.Int64, "of the attack's random draws"),
@@ -78,7 +85,8 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         "crafted": (pl.String, "key of the shard the image was crafted in; null for a clean image"),
         "initially_wrong": (pl.Boolean, "by the attacked net; null for a clean image"),
         "attack_success": (pl.Boolean, "by the attacked net; null for a clean image"),
-        "defense": (pl.String, "tolerance, random tolerance or noise"),
+        "defense": (pl.String, "tolerance, random tolerance, noise, or the name of a defense"),
+        "settings": (pl.String, "of a defense named there, and its name, as canonical JSON; else null"),
         "sigma": (pl.Float64, "standard deviation of the noise on the image"),
         "scale": (pl.Float64, "s in x + s (x_adv - x): how far the perturbation is pushed on"),
         "draw": (pl.Int64, "index of the random draw"),
@@ -103,6 +111,17 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         "cost": (pl.Int64, "passes through the net for one score"),
         "score": (pl.Float64, "higher is more suspicious"),
     },
+    "certified": _SHARED
+    | {
+        "defense": (pl.String, "what makes the certificate, with its settings, as canonical JSON"),
+        "selecting": (pl.Int64, "draws that select the class"),
+        "draws": (pl.Int64, "draws that bound its probability"),
+        "alpha": (pl.Float64, "largest probability, for an image, that the certificate is wrong"),
+        "prediction": (pl.Int64, "the class; -1 where the smoothed net abstains"),
+        "correct": (pl.Boolean, "whether it is the label"),
+        "radius": (pl.Float64, "L2 distance within which the answer is proven to stay; 0 where it abstains"),
+        "nfe": (pl.Int64, "evaluations of the vector field, in all draws"),
+    },
     "traced": _SHARED
     | {
         "crafted": (pl.String, "key of the shard the image was crafted in"),
@@ -113,7 +132,7 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         "cosine": (pl.List(pl.Float64), "1 minus the cosine of the angle between the two states"),
     },
     "labels": {
-        "table": (pl.String, "crafted, judged, scored or traced"),
+        "table": (pl.String, "crafted, judged, scored, certified or traced"),
         "key": (pl.String, "of the shard that is labelled"),
         "evaluation": (pl.String, "its name; empty outside of one"),
         "experiment": (pl.String, "what the rows are for"),

@@ -1,8 +1,9 @@
 """What units of work are about: views of nets and slices of data sets. Small values that can be sent to another process, and that
 open the real thing there."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,10 +11,14 @@ import torch
 
 from odefend.attacks import Expectation
 from odefend.data import DATASETS, LabelledImages, tamper
-from odefend.defenses import LogUniform, RandomTolerance
+from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
 from odefend.errors import unknown
+from odefend.evaluation.ledger import canonical
 from odefend.models import Classifier, ODENet, load, weights_digest
 from odefend.version import code_version
+
+ATTACKER = 1
+"""What an attacker adds to the seed of a defense whose draws it does not know. Judges add nothing."""
 
 
 @lru_cache(maxsize=8)
@@ -30,12 +35,36 @@ def _images(data: str, split: str) -> LabelledImages:
 
 
 @dataclass(frozen=True)
+class Defended:
+    """A defense by its name and its settings as JSON: see `defenses.named_defense`."""
+
+    name: str
+    settings: str = "{}"
+
+    def open(self, reseed: int = 0) -> Defense:
+        """The defense itself; of a random one, with that many added to its seed."""
+        settings = json.loads(self.settings)
+        return named_defense(self.name, _reseeded(self.name, settings, reseed) if reseed else settings)
+
+
+def _reseeded(name: str, settings: dict[str, Any], by: int) -> dict[str, Any]:
+    """The settings with another seed, where a defense or that whose draws it takes has one."""
+    if "defense" in settings:
+        inner = {key: value for key, value in settings["defense"].items() if key != "name"}
+        return settings | {"defense": {"name": (of := settings["defense"]["name"]), **_reseeded(of, inner, by)}}
+    if "seed" in {field.name for field in fields(DEFENSES[name])}:
+        return settings | {"seed": settings.get("seed", 0) + by}
+    return settings
+
+
+@dataclass(frozen=True)
 class View:
     """A trained net as it is attacked or judged, or as gradients are taken of it; `tolerance` is None for nets without a
     solver. `method` (None: the net's own), `step` and `adjoint_tolerance` as in `models.SolverSettings`.
 
-    With `random`, tolerances are drawn from that distribution for each image, and `draws` of them are averaged into an
-    `Expectation`: what an attacker looks at who knows the distribution and not the draw.
+    With a `defense` it is the net behind it. Of one that draws at random, an attacker who knows the defense and not its draws
+    looks at `draws` others, of a seed of their own, averaged into an `Expectation`; with 0 it is the defense as it is, whose
+    draws, unless a judge numbers them, are of an image's content.
     """
 
     net: str
@@ -47,23 +76,28 @@ class View:
     method: str | None = None
     step: float | None = None
     adjoint_tolerance: float | None = None
-    random: LogUniform | None = None
-    draws: int = 1
+    defense: Defended | None = None
+    draws: int = 0
 
     def open(self, ids: Sequence[str] = ()) -> Classifier:
-        """The classifier itself; `ids` of the images that it is for, where there is something random in it."""
+        """The classifier itself; `ids` of the images that it is for, where draws are averaged."""
+        net = self.solved()
+        if self.defense is None:
+            return net
+        defended = self.defense.open(reseed=ATTACKER if self.draws else 0)(net)
+        if not self.draws or not isinstance(defended, RandomizedNet):
+            return defended
+        return Expectation([defended.draw(ids, index) for index in range(self.draws)])
+
+    def solved(self) -> Classifier:
+        """The net without its defense."""
         net = opened_net(self.net)
         if not isinstance(net, ODENet):
             return net
         how = {"gradient": self.gradient, "end": self.end, "coupling": self.coupling, "max_steps": self.max_steps}
         if self.method is not None or self.step is not None:
             how |= {"method": self.method or net.settings.method, "step": self.step}
-        net = net.at(self.tolerance, adjoint_tolerance=self.adjoint_tolerance, **how)
-        if self.random is None:
-            return net
-        # Seed 1: draws that no judge makes, whose seed is 0.
-        defended = RandomTolerance(self.random, seed=1)(net)
-        return Expectation([defended.draw(ids, index) for index in range(self.draws)])
+        return net.at(self.tolerance, adjoint_tolerance=self.adjoint_tolerance, **how)
 
     @property
     def way(self) -> str:
@@ -71,6 +105,23 @@ class View:
         back = "" if self.adjoint_tolerance is None else f" at {self.adjoint_tolerance:g}"
         steps = "" if self.step is None else f" in steps of {self.step:g}"
         return f"{self.gradient}{back}" + (f", {self.method}{steps}" if self.method else "")
+
+    @property
+    def passes(self) -> int:
+        """Through the net, for an answer."""
+        each = 1 if self.defense is None else json.loads(self.defense.settings).get("draws", 1)
+        return each * max(self.draws, 1)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides its answers, for the digest of a unit: also the weights of what a defense puts before it."""
+        whole = {} if self.defense is None else {"defended": weights_digest(self.defense.open()(self.solved()))}
+        return self.record() | {"at": asdict(self)} | whole
+
+    def defended(self) -> str | None:
+        """The defense and its settings, as canonical JSON; None without one."""
+        if self.defense is None:
+            return None
+        return canonical({"name": self.defense.name} | json.loads(self.defense.settings))
 
     def record(self) -> dict[str, Any]:
         """The columns that say which net, solved how."""

@@ -5,16 +5,29 @@ It reads from top to bottom like an experiment section. Every number of its tabl
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, FoolboxAttack
 from odefend.defenses import LogUniform
-from odefend.evaluation import Condition, Craft, Guarded, Judge, Ledger, Runner, Screen, Slice, View, Watch, shards
+from odefend.evaluation import (
+    Condition,
+    Craft,
+    Defended,
+    Guarded,
+    Judge,
+    Ledger,
+    Runner,
+    Screen,
+    Slice,
+    View,
+    Watch,
+    shards,
+)
 from odefend.evaluation.detection import threshold
-from odefend.evaluation.ledger import digest
+from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import Unit, work
 from odefend.norms import L2, RMS, Norm
 from odefend.progress import Progress
@@ -23,6 +36,7 @@ from odefend.version import code_version
 TOLERANCE = 1e-3
 TOLERANCES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 RANGE = LogUniform(1e-5, 1e-1)
+DRAWN = Defended("random-tolerance", canonical({"distribution": asdict(RANGE)}))
 FRESH = 10
 """Draws under which images made against a random tolerance are judged; no attack has seen them."""
 DETECTORS = ("one-pass-margin", "tolerance-vote")
@@ -118,7 +132,7 @@ def lower_precision(setup: Setup) -> list[Craft]:
 def random_tolerance(setup: Setup) -> list[Craft]:
     """Without and with knowing that the tolerance will be drawn: the net as trained, or an expectation over draws."""
     pgd = PGD(setup.epsilon, steps=setup.steps // 2, early_stop=False)
-    several = replace(setup.view, random=RANGE, draws=setup.draws)
+    several = replace(setup.view, defense=DRAWN, draws=setup.draws)
     return [
         *setup.craft("random tolerance, plain PGD", pgd),
         *(replace(unit, view=several) for unit in setup.craft("random tolerance, knowing PGD", pgd)),

@@ -17,7 +17,7 @@ from odefend.tensors import Images, Labels
 from odefend.training.adversarial import attacked, divergence, unsure
 from odefend.training.augment import DRAWS, augment
 from odefend.training.measure import held_out_loss, loss_of, split_of
-from odefend.training.noise import NoisyNet
+from odefend.training.noise import UnderNoise
 from odefend.training.recipe import Recipe
 from odefend.training.schedules import LearningRate, make_optimizer
 from odefend.training.state import Saver, State
@@ -42,7 +42,7 @@ class Training:
         # Before the state is read back: precision and device decide what the tensors in it become.
         self.module: Any
         self.optimizer: Any
-        learner = NoisyNet(net, recipe.noise.where) if recipe.noise and isinstance(net, Classifier) else net
+        learner = UnderNoise(net, recipe.noise.where) if recipe.noise and isinstance(net, Classifier) else net
         self.module, self.optimizer = fabric.setup(learner, optimizer)
         self.net: Classifier | ImageModel = net
         self.rate = rate

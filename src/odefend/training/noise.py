@@ -7,7 +7,7 @@ from odefend.models import Classifier, ODENet, ResNet
 from odefend.tensors import Images, Logits, State
 
 
-class NoisyNet(nn.Module):
+class UnderNoise(nn.Module):
     """A net that is told what to add to its images, or to the states that its stem makes of them. Its parameters are the net's."""
 
     def __init__(self, net: Classifier, where: str) -> None:
