@@ -1,0 +1,267 @@
+"""The defenses of test time on trial: each at settings tuned on validation images, before attackers who know nothing of it, who
+know a similar net, and who know it, and beside noise of the same dose and cost.
+
+It reads from top to bottom like an experiment section. Every number of its tables comes from rows of the ledger.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from odefend.attacks import PGD, Attack, CarliniWagner
+from odefend.errors import OutputError
+from odefend.evaluation import Condition, Craft, Defended, Judge, Ledger, Runner, Slice, View, shards
+from odefend.evaluation.ledger import canonical, digest
+from odefend.evaluation.plan import work
+from odefend.evaluation.tuning import CANDIDATES, NOISE, Tuning, candidates, record, tune
+from odefend.evaluation.unit import Unit
+from odefend.files import make_folder, write_json
+from odefend.norms import LINF
+from odefend.progress import Progress, Silent
+from odefend.version import code_version
+
+TOLERANCE = 1e-3
+VOTED = ("random-tolerance", "input-noise")
+"""Random defenses of which several draws are also averaged, and voted on."""
+
+
+SEARCH = CarliniWagner(steps=60, binary_search_steps=4, learning_rate=0.1, initial_constant=1.0)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The size of the study. `images` are attacked in a ball of radius `epsilon` by PGD of so many `steps`, the first `nearest` of
+    them by a `search` for the nearest image. `twin`: the net that is attacked for images that transfer.
+
+    An attacker who knows a random defense follows the mean of `searched` draws; judges take `draws` others. `votes`: draws
+    that are averaged, or voted on, for one answer. `loss`: of clean accuracy, what tuning may spend.
+    """
+
+    net: str = "digits-oon"
+    twin: str = "digits-res"
+    data: str = "digits"
+    defenses: tuple[str, ...] = tuple(CANDIDATES)
+    images: int = 200
+    nearest: int = 48
+    epsilon: float = 0.1
+    steps: int = 40
+    search: Attack = SEARCH
+    searched: int = 4
+    draws: int = 3
+    votes: int = 10
+    loss: float = 0.01
+    tuned: tuple[int, int, int] = (300, 100, 50)
+    scales: tuple[float, ...] = (1.0, 1.1, 1.25, 1.5, 2.0)
+    shard: int = 50
+
+    @property
+    def view(self) -> View:
+        """The net, at the tolerance of its training."""
+        return View(self.net, TOLERANCE)
+
+    @property
+    def ball(self) -> PGD:
+        """The attack in a ball."""
+        return PGD(self.epsilon, LINF, steps=self.steps)
+
+    @property
+    def name(self) -> str:
+        """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
+        return f"defenses-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
+
+    def behind(self, defense: Defended | None, draws: int = 0) -> View:
+        """The net behind a defense; None: the bare net."""
+        return replace(self.view, defense=defense, draws=draws if defense else 0)
+
+    def slices(self, count: int) -> list[Slice]:
+        """The first test images, in shards."""
+        return shards(self.data, "test", count, self.shard)
+
+    def tuning(self, name: str) -> Tuning:
+        """How a defense is tuned."""
+        images, attacked, answered = self.tuned
+        return Tuning(
+            self.view,
+            self.data,
+            candidates(name),
+            self.search,
+            replace(self.ball, steps=self.steps // 2),
+            self.loss,
+            images,
+            attacked,
+            answered,
+            self.searched,
+            self.draws,
+            self.shard,
+        )
+
+
+SETUPS = {
+    "digits": Setup(),
+    "mnist": Setup(
+        "mnist-oon",
+        "mnist-oon-matched",
+        "mnist",
+        tuple(name for name in CANDIDATES if name != "random-end-time"),
+        nearest=24,
+        steps=15,
+        search=CarliniWagner(steps=40, binary_search_steps=3, learning_rate=0.1, initial_constant=1.0),
+        searched=3,
+        votes=5,
+        tuned=(200, 50, 20),
+    ),
+}
+"""The sizes that the study is run at."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A defense at its operating point, and noise of its dose and cost; `base` is that whose draws it takes, itself if none."""
+
+    label: str
+    defense: Defended
+    partner: Defended | None
+
+    @property
+    def base(self) -> Defended:
+        """What an attacker looks at: the mean over draws of a vote is the mean over those of its parts."""
+        inner = json.loads(self.defense.settings).get("defense")
+        if inner is None:
+            return self.defense
+        return Defended(inner["name"], canonical({key: value for key, value in inner.items() if key != "name"}))
+
+
+def noise_like(sigma: float) -> Defended:
+    """Noise of about that standard deviation: the nearest of those that tuning looks at, so that several defenses share it."""
+    return Defended("input-noise", canonical({"sigma": min(NOISE, key=lambda one: abs(one - sigma))}))
+
+
+def several(how: str, defense: Defended, draws: int) -> Defended:
+    """A vote on, or mean of, draws of a defense."""
+    return Defended(how, canonical({"defense": {"name": defense.name} | json.loads(defense.settings), "draws": draws}))
+
+
+def subjects(setup: Setup, tuned: Sequence[tuple[Defended, float]]) -> list[Subject]:
+    """The defenses on trial, from the tuned ones and the noise that equals each; `input-noise` has no partner but itself."""
+    found = []
+    for defense, sigma in tuned:
+        noise = None if defense.name == "input-noise" else noise_like(sigma)
+        found.append(Subject(defense.name, defense, noise))
+        if defense.name in VOTED:
+            for how in ("averaged", "majority-vote"):
+                partner = noise and several(how, noise, setup.votes)
+                found.append(Subject(f"{defense.name}, {how}", several(how, defense, setup.votes), partner))
+    return found
+
+
+def bases(found: Sequence[Subject]) -> list[Defended]:
+    """What attackers look at, each once: defenses and their partners."""
+    partners = [Subject("", one.partner, None).base for one in found if one.partner]
+    return list(dict.fromkeys([*(one.base for one in found), *partners]))
+
+
+def unknowing(setup: Setup) -> list[Craft]:
+    """Attacks on the bare net, and on its twin."""
+    whole = replace(setup.ball, early_stop=False)
+    return [
+        *(Craft("plain", whole, setup.view, images) for images in setup.slices(setup.images)),
+        *(Craft("transferred", whole, View(setup.twin), images) for images in setup.slices(setup.images)),
+        *(Craft("plain, nearest", setup.search, setup.view, images) for images in setup.slices(setup.nearest)),
+    ]
+
+
+def knowing(setup: Setup, defense: Defended) -> list[Craft]:
+    """Attacks on the net behind a defense: by one draw's gradient or the only one there is (white-box); by the mean of several
+    draws', and by the gradient of the bare net, in case the defense's own is of no use (adaptive)."""
+    single, mean = setup.behind(defense, 1), setup.behind(defense, setup.searched)
+    # Where it will meet other draws, an image just beyond the border is not enough.
+    ball = replace(setup.ball, early_stop=not draws(defense))
+    return [
+        *(Craft("white-box", ball, single, images) for images in setup.slices(setup.images)),
+        *(Craft("adaptive", ball, mean, images) for images in setup.slices(setup.images) if draws(defense)),
+        *(Craft("adaptive", ball, mean, images, setup.view) for images in setup.slices(setup.images)),
+        *(Craft("adaptive, nearest", setup.search, mean, images) for images in setup.slices(setup.nearest)),
+    ]
+
+
+def draws(defense: Defended) -> bool:
+    """Whether a defense draws at random."""
+    return defense.open() != defense.open(reseed=1)
+
+
+def judged(setup: Setup, defense: Defended, base: Defended) -> list[Judge]:
+    """The net behind a defense before clean images and all that was made against it."""
+    view, drawn = setup.behind(defense), tuple(range(setup.draws if draws(defense) else 1))
+    once = tuple(Condition(draw=draw) for draw in drawn)
+    pushed = tuple(Condition(draw=draw, scale=scale) for scale in setup.scales for draw in drawn)
+    return [
+        *(Judge("clean", view, images, once) for images in setup.slices(setup.images)),
+        *(
+            Judge(unit.experiment, view, unit.images, pushed if "nearest" in unit.experiment else once, unit)
+            for unit in (*unknowing(setup), *knowing(setup, base))
+        ),
+    ]
+
+
+def bare(setup: Setup) -> list[Judge]:
+    """The bare net before clean images and those of attackers who know it."""
+    once = (Condition(TOLERANCE),)
+    pushed = tuple(Condition(TOLERANCE, scale=scale) for scale in setup.scales)
+    return [
+        *(Judge("clean", setup.view, images, once) for images in setup.slices(setup.images)),
+        *(
+            Judge(unit.experiment, setup.view, unit.images, pushed if "nearest" in unit.experiment else once, unit)
+            for unit in unknowing(setup)
+        ),
+    ]
+
+
+def tuned(folder: Path, setup: Setup, progress: Progress, workers: int | None) -> list[tuple[Defended, float]]:
+    """The operating point of each defense that has one, and the noise that equals it; the evidence goes to `folder`/points."""
+    progress.stage("tune the defenses", len(setup.defenses))
+    make_folder(folder / "points")
+    for done, name in enumerate(setup.defenses):
+        point, found = tune(setup.tuning(name), folder, Silent(), workers)
+        write_json(folder / "points" / f"{name}.json", record(setup.tuning(name), point, found))
+        progress.advance(done + 1, f"{name}: {point.settings if point else 'costs too much'}")
+    return points(folder, setup)
+
+
+def points(folder: Path, setup: Setup) -> list[tuple[Defended, float]]:
+    """What was written there. Raises OutputError where it is missing or damaged."""
+    found = []
+    for name in setup.defenses:
+        path = folder / "points" / f"{name}.json"
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            tried = {canonical(one["defense"]["settings"]): one["sigma"] for one in told["tried"]}
+            if told["chosen"]:
+                settings = canonical(told["chosen"]["settings"])
+                found.append((Defended(name, settings), tried[settings]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{path}: missing or damaged. Run the study again.") from error
+    return found
+
+
+def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None = None) -> Ledger:
+    """Do whatever is not yet in the ledger at `folder`; returns the ledger. Operating points with their evidence are written to
+    `folder`/points."""
+    tried = subjects(setup, tuned(folder, setup, progress, workers))
+    pairs = [(one.defense, one.base) for one in tried]
+    pairs += [(one.partner, Subject("", one.partner, None).base) for one in tried if one.partner]
+    crafts: list[Unit] = [*unknowing(setup)]
+    for defense in bases(tried):
+        crafts += knowing(setup, defense)
+    judges: list[Unit] = [*bare(setup)]
+    for defense, base in dict.fromkeys(pairs):
+        judges += judged(setup, defense, base)
+    progress.stage("defenses on trial", sum(map(work, crafts)) + sum(map(work, judges)))
+    with Runner(folder, workers) as runner:
+        _run(runner, setup, crafts, progress.advance)
+        _run(runner, setup, judges, lambda more: progress.advance(sum(map(work, crafts)) + more))
+    return runner.ledger
+
+
+def _run(runner: Runner, setup: Setup, units: Sequence[Unit], tell: Callable[[float], None]) -> None:
+    runner.run([(unit, work(unit)) for unit in units], tell, setup.name)

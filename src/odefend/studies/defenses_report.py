@@ -1,0 +1,203 @@
+"""The tables of the study of the defenses: pure functions of its rows."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from odefend.evaluation import Defended, Ledger
+from odefend.evaluation.ledger import canonical
+from odefend.intervals import Interval, mean, mean_difference
+from odefend.report import Table
+from odefend.studies.defenses import Setup, Subject
+
+IN_BALL = ("plain", "transferred", "white-box", "adaptive")
+BARE = "none"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The ledger's tables, read once."""
+
+    crafted: pl.DataFrame
+    judged: pl.DataFrame
+
+    @classmethod
+    def of(cls, ledger: Ledger, name: str | None = None) -> "Rows":
+        """The tables of a study by its name, or of all in the ledger. What tuning crafted and judged is left out."""
+        trials = pl.col("evaluation").str.starts_with("defenses-") if name is None else pl.col("evaluation") == name
+        names = ledger.labels().filter(trials)["evaluation"].unique().to_list()
+        crafted, judged = (pl.concat([ledger.read(table, one) for one in names]) for table in ("crafted", "judged"))
+        return cls(crafted, judged)
+
+    @property
+    def defenses(self) -> list[str | None]:
+        """Their settings, in the order in which they were judged; None: the bare net."""
+        return [None, *sorted(self.judged["settings"].drop_nulls().unique())]
+
+    def of_defense(self, settings: str | None) -> pl.DataFrame:
+        """What one was shown."""
+        return self.judged.filter(pl.col("settings").eq_missing(pl.lit(settings)))
+
+    def right(self, settings: str | None) -> pl.DataFrame:
+        """Each image's share of draws in which it is right when clean."""
+        return _share(self.of_defense(settings).filter(pl.col("experiment") == "clean"), pl.col("correct"))
+
+    def fooled(self, settings: str | None, experiment: str) -> pl.DataFrame:
+        """Of the images that are right when clean (in most draws), the largest share of draws in which one of these attacks fools
+        the net behind the defense."""
+        counted = self.right(settings).filter(pl.col("share") > 0.5).select("image")
+        shown = self.of_defense(settings).filter((pl.col("experiment") == experiment) & (pl.col("scale") == 1.0))
+        wrong = ~pl.col("correct") & (pl.col("status") == 0)
+        each = _share(shown, wrong, "crafted").group_by("image").agg(pl.col("share").max())
+        return each.join(counted, on="image", how="semi").sort("image")
+
+    def worst(self, settings: str | None) -> pl.DataFrame:
+        """The same for the worst attack in the ball, image by image."""
+        each = [rows for name in IN_BALL if (rows := self.fooled(settings, name)).height]
+        return pl.concat(each).group_by("image").agg(pl.col("share").max()).sort("image")
+
+    def evading(self, settings: str | None) -> pl.DataFrame:
+        """For each image that was searched for: the smallest L2 distance at which something that a search found, pushed on or not,
+        fools the net in most draws; inf where none does."""
+        counted = self.right(settings).filter(pl.col("share") > 0.5).select("image")
+        names = ("plain, nearest", "adaptive, nearest")
+        shown = self.of_defense(settings).filter(pl.col("experiment").is_in(names))
+        lengths = self.crafted.select(pl.col("key").alias("crafted"), "image", "l2", "success").unique()
+        wrong = ~pl.col("correct") & (pl.col("status") == 0)
+        each = _share(shown, wrong, "crafted", "scale").join(lengths, on=["crafted", "image"])
+        fools = (pl.col("share") > 0.5) & (pl.col("l2") > 0)
+        found = each.with_columns(far=pl.when(fools).then(pl.col("l2") * pl.col("scale")).otherwise(float("inf")))
+        return found.group_by("image").agg(pl.col("far").min()).join(counted, on="image", how="semi").sort("image")
+
+
+def _share(judged: pl.DataFrame, what: pl.Expr, *by: str) -> pl.DataFrame:
+    return judged.group_by("image", *by).agg(share=what.cast(pl.Float64).mean()).sort("image", *by)
+
+
+def summary(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> list[Table]:
+    """All tables."""
+    return [success(rows, setup, tried), distance(rows, setup, tried)]
+
+
+def success(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
+    """Accuracy, and success in the ball."""
+    cells = [_in_ball(rows, BARE, None, None)]
+    cells += [_in_ball(rows, one.label, _key(one.defense), one.partner and _key(one.partner)) for one in tried]
+    how = f"PGD of {setup.steps} steps in an L-inf ball of {setup.epsilon:g}"
+    return Table(
+        f"What defenses of {setup.net} withstand in a ball",
+        ("defense", "settings", "clean accuracy", *IN_BALL, "worst case", "worst case of equal noise", "difference"),
+        tuple(cells),
+        f"Success of {how}, on those of {setup.images} test images that are right without it; of random defenses the mean over "
+        f"{setup.draws} draws that no attack has seen. Plain: made on the bare net; transferred: on {setup.twin}; white-box: by "
+        f"the gradient of one other draw, or the only one there is; adaptive: of the mean of {setup.searched} other draws, or of "
+        "the bare net. Equal noise: of the same dose on clean margins, and as many passes. Difference: paired, where it is "
+        "above 0 the noise is the weaker defense.",
+    )
+
+
+def _in_ball(rows: Rows, label: str, settings: str | None, partner: str | None) -> tuple[str, ...]:
+    worst = rows.worst(settings)
+    other = rows.worst(partner) if partner else None
+    gap = "" if other is None else _signed(_paired(other, worst))
+    return (
+        label,
+        _told(settings),
+        mean(rows.right(settings)["share"].to_numpy()).percent,
+        *(_rate(rows.fooled(settings, name)) for name in IN_BALL),
+        _rate(worst),
+        "" if other is None else f"{_rate(other)} ({_told(partner)})",
+        gap,
+    )
+
+
+def distance(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
+    """What plain C&W comes to, and how much farther one who knows has to go."""
+    cells = [_far(rows, BARE, None, None, setup)]
+    cells += [_far(rows, one.label, _key(one.defense), one.partner and _key(one.partner), setup) for one in tried]
+    scales = setup.scales[:3]
+    return Table(
+        f"What evading defenses of {setup.net} costs",
+        (
+            "defense",
+            *(f"plain C&W succeeds, s = {scale:g}" for scale in scales),
+            "adaptive C&W succeeds, s = 1",
+            "median L2 to evade",
+            "times the bare net's",
+            "times, equal noise",
+        ),
+        tuple(cells),
+        f"The first {setup.nearest} test images. s: how far the perturbation was pushed on. To evade: the least L2, over plain and "
+        f"adaptive searches pushed on up to s = {setup.scales[-1]:g}, that fools most of the draws; ratio: median over images, "
+        "with the interval of a bootstrap.",
+    )
+
+
+def _far(rows: Rows, label: str, settings: str | None, partner: str | None, setup: Setup) -> tuple[str, ...]:
+    bare, mine = rows.evading(None), rows.evading(settings)
+    counted = rows.right(settings).filter(pl.col("share") > 0.5).select("image")
+    shown = rows.of_defense(settings).filter(pl.col("attack_success"))
+    wrong = ~pl.col("correct") & (pl.col("status") == 0)
+
+    def at(experiment: str, scale: float) -> str:
+        some = shown.filter((pl.col("experiment") == experiment) & (pl.col("scale") == scale))
+        each = _share(some, wrong).join(counted, on="image", how="semi")
+        return _rate(each) if each.height else ""
+
+    return (
+        label,
+        *(at("plain, nearest", scale) for scale in setup.scales[:3]),
+        at("adaptive, nearest", 1.0),
+        f"{np.median(mine['far'].to_numpy()):.3g}" if mine.height else "",
+        _ratio(mine, bare) if settings else "",
+        _ratio(rows.evading(partner), bare) if partner else "",
+    )
+
+
+def _ratio(mine: pl.DataFrame, bare: pl.DataFrame) -> str:
+    """The median ratio of distances, with its percentile bootstrap interval over the images."""
+    both = mine.join(bare.filter(pl.col("far").is_finite()), on="image", suffix="_bare").sort("image")
+    if not both.height:
+        return ""
+    ratio = np.sort(both["far"].to_numpy() / both["far_bare"].to_numpy())
+    picks = np.random.default_rng(0).integers(0, len(ratio), (2000, len(ratio)))
+    low, high = np.percentile(np.median(ratio[picks], axis=1), [2.5, 97.5], method="nearest")
+    return f"{np.median(ratio):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _paired(one: pl.DataFrame, other: pl.DataFrame) -> Interval:
+    both = one.join(other, on="image", suffix="_other").sort("image")
+    return mean_difference(both["share"].to_numpy(), both["share_other"].to_numpy())
+
+
+def _signed(gap: Interval) -> str:
+    return f"{100 * gap.value:+.0f} [{100 * gap.low:+.0f}, {100 * gap.high:+.0f}] %"
+
+
+def _rate(rows: pl.DataFrame) -> str:
+    return mean(rows["share"].to_numpy()).percent if rows.height else ""
+
+
+def _key(defense: Defended) -> str:
+    return canonical({"name": defense.name} | json.loads(defense.settings))
+
+
+def _told(settings: str | None) -> str:
+    """Settings in a few words, as in "sigma 0.1"."""
+    if settings is None:
+        return ""
+    return ", ".join(_words(json.loads(settings)))
+
+
+def _words(settings: dict[str, Any]) -> list[str]:
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found += _words(value)
+        elif key != "name":
+            found.append(f"{key} {value:g}" if isinstance(value, float | int) else f"{value}")
+    return found

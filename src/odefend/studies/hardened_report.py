@@ -1,0 +1,154 @@
+"""The tables of the study of hardened nets: pure functions of its rows."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from odefend.evaluation import Ledger
+from odefend.evaluation.detection import threshold
+from odefend.evaluation.robustness import accuracy
+from odefend.intervals import rate
+from odefend.report import Table
+from odefend.studies.hardened import ALARMS, WAYS, Setup, joint
+
+TRIED = ("PGD", "PGD, margin", "adaptive", "Square", "AutoAttack")
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The ledger's tables, read once."""
+
+    crafted: pl.DataFrame
+    judged: pl.DataFrame
+    scored: pl.DataFrame
+    certified: pl.DataFrame
+
+    @classmethod
+    def of(cls, ledger: Ledger, name: str | None = None) -> "Rows":
+        """The tables of a study by its name, or of all in the ledger."""
+        return cls(*(ledger.read(table, name) for table in ("crafted", "judged", "scored", "certified")))
+
+    def stands(self, net: str, epsilon: float, experiments: tuple[str, ...]) -> pl.DataFrame:
+        """For each image that these attacks were tried on, whether it is right and none of them broke it."""
+        rows = self.crafted.filter(
+            (pl.col("net") == net) & (pl.col("epsilon") == epsilon) & pl.col("experiment").is_in(experiments)
+        )
+        broken = pl.col("success") | pl.col("initially_wrong")
+        return rows.group_by("image").agg(stands=~broken.any()).sort("image")
+
+    def worst(self, net: str, epsilon: float) -> pl.DataFrame:
+        """The same under all attacks, on the images that all were tried on."""
+        tried = [name for name in TRIED if self.stands(net, epsilon, (name,)).height]
+        everywhere = self.stands(net, epsilon, tuple(tried))
+        for name in tried:
+            everywhere = everywhere.join(self.stands(net, epsilon, (name,)).select("image"), on="image", how="semi")
+        return everywhere
+
+
+def summary(rows: Rows, setup: Setup) -> list[Table]:
+    """All tables; none of what the study does not try."""
+    tables = [in_balls(rows, setup)]
+    tables += [certificates(rows, setup)] if setup.smoothed else []
+    return tables + ([rejection(rows, setup)] if setup.refusing else [])
+
+
+def in_balls(rows: Rows, setup: Setup) -> Table:
+    """Robust accuracy of each net."""
+    cells = []
+    for net in setup.nets:
+        judged = rows.judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
+        right = accuracy(judged).percent
+        for epsilon in setup.epsilons:
+            each = [_share(rows.stands(net, epsilon, (name,))) for name in TRIED]
+            cells.append((net, right, f"{epsilon:g}", *each, _share(rows.worst(net, epsilon))))
+    return Table(
+        f"Accuracy in L-inf balls on {setup.data}",
+        ("net", "clean", "radius", *TRIED, "worst case"),
+        tuple(cells),
+        f"Right and unbroken, of {setup.images} test images. PGD: {setup.steps} steps, {_times(setup.restarts)}, on cross-entropy "
+        f"or the margin (the loss of C&W); adaptive: the worst of PGD of {setup.steps // 2} steps along other solves of an ODE "
+        "net (1e-5, 0.1, rk4 in steps of 0.1) and another net's gradient; Square and AutoAttack through pyautoattack on the "
+        f"first {setup.thorough}: {setup.queries} queries, APGD and FAB of {setup.auto} steps. Worst case: per image, on those "
+        "that all were tried on.",
+    )
+
+
+def certificates(rows: Rows, setup: Setup) -> Table:
+    """Certified accuracy by radius."""
+    cells = []
+    for one in setup.smoothed:
+        mine = rows.certified.filter(pl.col("experiment") == one.label)
+        if not mine.height:
+            continue
+        held = [
+            mine.filter(pl.col("correct") & (pl.col("radius") > 0) & (pl.col("radius") >= radius)) for radius in RADII
+        ]
+        nfe = mine["nfe"].mean()
+        assert isinstance(nfe, float)
+        cells.append(
+            (
+                one.label,
+                *(rate(some.height, mine.height).percent for some in held),
+                rate(mine.filter(pl.col("prediction") < 0).height, mine.height).percent,
+                f"{nfe:,.0f}",
+            )
+        )
+    draws, alpha = setup.draws, 0.001
+    return Table(
+        f"Certified accuracy on {setup.data}",
+        ("net", *(f"L2 radius {radius:g}" for radius in RADII), "abstains", "NFE per image"),
+        tuple(cells),
+        f"Right and certified, of {setup.certified} test images; {draws} draws, alpha {alpha:g}. Radii are of images: one of "
+        "states is divided by the norm of the stem. A net without a solver takes no evaluations of a field.",
+    )
+
+
+def rejection(rows: Rows, setup: Setup) -> Table:
+    """Robust accuracy where a net may refuse, under an attack on both."""
+    cells = []
+    for net, name in setup.refusing:
+        scored, judged = (
+            table.filter(pl.col("net") == net)
+            for table in (rows.scored, rows.judged.filter(pl.col("experiment") == "clean"))
+        )
+        for allowed in ALARMS:
+            level = threshold(scored, name, allowed)
+            kept = scored.filter((pl.col("kind") == "clean") & (pl.col("score") <= level)).select("image")
+            answers = judged.join(kept, on="image", how="semi")
+            refused = rate(judged.height - answers.height, judged.height)
+            cells.append(
+                (
+                    f"{net}, {name}",
+                    f"{100 * allowed:g} %",
+                    refused.percent,
+                    accuracy(judged).percent,
+                    *(
+                        _share(rows.stands(net, epsilon, tuple(joint(way, allowed) for way in WAYS)))
+                        for epsilon in setup.epsilons
+                    ),
+                )
+            )
+    return Table(
+        f"Refusing on {setup.data}, under attacks on net and refusal together",
+        (
+            "net and detector",
+            "alarms allowed",
+            "clean images refused",
+            "clean accuracy",
+            *(f"withstood, radius {epsilon:g}" for epsilon in setup.epsilons),
+        ),
+        tuple(cells),
+        f"Withstood: of {setup.images} test images, those that the net has right and for which the attack finds no image that is "
+        f"wrong and accepted: PGD of {setup.steps} steps, {_times(setup.restarts)}, the worst of two ways of joining the "
+        f"gradients. Thresholds: conformal, from {setup.calibration} validation images. An image that is wrong without an attack "
+        "counts as lost even where it is refused.",
+    )
+
+
+def _share(each: pl.DataFrame) -> str:
+    return rate(int(each["stands"].sum()), each.height).percent if each.height else ""
+
+
+def _times(restarts: int) -> str:
+    return f"{restarts} start{'s' if restarts > 1 else ''}"
