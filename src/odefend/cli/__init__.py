@@ -27,9 +27,11 @@ def _app() -> typer.Typer:
         evaluation.report,
         evaluation.compare,
         evaluation.study,
+        evaluation.tune,
         attack.attack,
         attack.attacks,
         training.train,
+        training.harden,
         training.recipes,
     ):
         app.command()(command)

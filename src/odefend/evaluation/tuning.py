@@ -49,7 +49,8 @@ class Tuning:
     knowing the defense, at the cost of at most `loss` of the share of clean images that are right.
 
     `images` clean ones; the first `attacked` of them are attacked, the first `answered` by an attacker who knows the candidate:
-    its best response, by `response`, which follows `searched` draws of a random defense. Judged under `draws` others.
+    its best response, by `response`, which follows `searched` draws of a random defense, and the bare net. Judged under `draws`
+    others.
     """
 
     view: View
@@ -161,8 +162,10 @@ def _responses(tuning: Tuning, defenses: Sequence[Defended]) -> list[Unit]:
     for images in shards(tuning.data, tuning.split, tuning.answered, tuning.shard):
         units.append(Craft("response", tuning.response, tuning.view, images))
         for one in defenses:
-            craft = Craft("response", tuning.response, tuning.behind(one, tuning.searched), images)
-            units += [craft, Judge("response", tuning.behind(one), images, drawn, craft)]
+            # The gradient of the bare net as well, in case the defense's own is of no use.
+            for source in (None, tuning.view):
+                craft = Craft("response", tuning.response, tuning.behind(one, tuning.searched), images, source)
+                units += [craft, Judge("response", tuning.behind(one), images, drawn, craft)]
     return units
 
 
@@ -209,13 +212,20 @@ def _answered(tuning: Tuning, runner: Runner, tried: Tried) -> Tried:
     crafted = runner.ledger.read("crafted", tuning.name).filter(pl.col("experiment") == "response")
     judged = runner.ledger.read("judged", tuning.name).filter(pl.col("experiment") == "response")
     of = _settings(tuning, tried.defense)
-    stood = _of(_by_image(judged.filter(~pl.col("initially_wrong"))), of)["correct"].to_numpy()
-    mine, bare = (
-        attacked(crafted.filter(pl.col("defense").eq_missing(pl.lit(defense)))).sort("image") for defense in (of, None)
-    )
-    both = mine.join(bare.filter("success"), on="image", suffix="_bare")
+    shown = judged.filter((pl.col("settings") == of) & ~pl.col("initially_wrong"))
+    each = shown.group_by("image", "crafted").agg(pl.col("correct").cast(pl.Float64).mean())
+    stood = mean(each.group_by("image").agg(pl.col("correct").min())["correct"].to_numpy())
+    if tuning.response.budget is not None:
+        return replace(tried, withstood=stood)
+    mine, bare = (_nearest(crafted.filter(pl.col("defense").eq_missing(pl.lit(defense)))) for defense in (of, None))
+    both = mine.join(bare.filter(pl.col("distance").is_finite()), on="image", suffix="_bare")
     ratio = float(np.median(both["distance"].to_numpy() / both["distance_bare"].to_numpy())) if both.height else None
-    return replace(tried, withstood=mean(stood), distance=ratio)
+    return replace(tried, withstood=stood, distance=ratio)
+
+
+def _nearest(crafted: pl.DataFrame) -> pl.DataFrame:
+    """The smallest distance found of each image."""
+    return attacked(crafted).group_by("image").agg(pl.col("distance").min()).sort("image")
 
 
 def _settings(tuning: Tuning, defense: Defended) -> str:

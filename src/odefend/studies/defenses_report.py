@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +12,7 @@ from odefend.evaluation.ledger import canonical
 from odefend.intervals import Interval, mean, mean_difference
 from odefend.report import Table
 from odefend.studies.defenses import Setup, Subject
+from odefend.studies.tuning_report import words
 
 IN_BALL = ("plain", "transferred", "white-box", "adaptive")
 BARE = "none"
@@ -187,17 +187,4 @@ def _key(defense: Defended) -> str:
 
 
 def _told(settings: str | None) -> str:
-    """Settings in a few words, as in "sigma 0.1"."""
-    if settings is None:
-        return ""
-    return ", ".join(_words(json.loads(settings)))
-
-
-def _words(settings: dict[str, Any]) -> list[str]:
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            found += _words(value)
-        elif key != "name":
-            found.append(f"{key} {value:g}" if isinstance(value, float | int) else f"{value}")
-    return found
+    return words(json.loads(settings)) if settings else ""

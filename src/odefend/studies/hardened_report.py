@@ -1,13 +1,14 @@
 """The tables of the study of hardened nets: pure functions of its rows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
 from odefend.evaluation import Ledger
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.robustness import accuracy
-from odefend.intervals import rate
+from odefend.intervals import mean, rate
 from odefend.report import Table
 from odefend.studies.hardened import ALARMS, WAYS, Setup, joint
 
@@ -74,6 +75,38 @@ def in_balls(rows: Rows, setup: Setup) -> Table:
     )
 
 
+def overview(rows: Rows, setup: Setup) -> Table:
+    """Each net in one row: accuracy, clean and under the worst of the attacks, what is certified, and what an answer costs."""
+    cells = []
+    for net in setup.nets:
+        judged = rows.judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
+        labels = [one.label for one in setup.smoothed if one.net == net]
+        mine = rows.certified.filter(pl.col("experiment").is_in(labels))
+        cells.append(
+            (
+                Path(net).stem,
+                accuracy(judged).percent,
+                *(_share(rows.worst(net, epsilon)) for epsilon in setup.epsilons),
+                *(_held(mine, radius) for radius in RADII[1:4] if setup.smoothed),
+                f"{mean(judged['nfe'].to_numpy()).value:.1f}",
+            )
+        )
+    certified = tuple(f"certified, L2 radius {radius:g}" for radius in RADII[1:4] if setup.smoothed)
+    worst = tuple(f"worst case, L-inf {epsilon:g}" for epsilon in setup.epsilons)
+    smoothing = "".join(
+        f" Certified: on {setup.certified}, by {setup.draws} draws of noise of sigma {one.sigma:g}."
+        for one in setup.smoothed[:1]
+    )
+    return Table(
+        f"Before and after, on {setup.data}",
+        ("net", "clean accuracy", *worst, *certified, "NFE per image"),
+        tuple(cells),
+        f"{setup.images} test images. Worst case: PGD of {setup.steps} steps on cross-entropy and on the margin, "
+        f"{_times(setup.restarts)}, and along other solves and the other net's gradient, image by image."
+        f"{smoothing}",
+    )
+
+
 def certificates(rows: Rows, setup: Setup) -> Table:
     """Certified accuracy by radius."""
     cells = []
@@ -81,15 +114,12 @@ def certificates(rows: Rows, setup: Setup) -> Table:
         mine = rows.certified.filter(pl.col("experiment") == one.label)
         if not mine.height:
             continue
-        held = [
-            mine.filter(pl.col("correct") & (pl.col("radius") > 0) & (pl.col("radius") >= radius)) for radius in RADII
-        ]
         nfe = mine["nfe"].mean()
         assert isinstance(nfe, float)
         cells.append(
             (
                 one.label,
-                *(rate(some.height, mine.height).percent for some in held),
+                *(_held(mine, radius) for radius in RADII),
                 rate(mine.filter(pl.col("prediction") < 0).height, mine.height).percent,
                 f"{nfe:,.0f}",
             )
@@ -102,6 +132,12 @@ def certificates(rows: Rows, setup: Setup) -> Table:
         f"Right and certified, of {setup.certified} test images; {draws} draws, alpha {alpha:g}. Radii are of images: one of "
         "states is divided by the norm of the stem. A net without a solver takes no evaluations of a field.",
     )
+
+
+def _held(certified: pl.DataFrame, radius: float) -> str:
+    """The share of images that are right and certified within a radius."""
+    held = certified.filter(pl.col("correct") & (pl.col("radius") > 0) & (pl.col("radius") >= radius))
+    return rate(held.height, certified.height).percent
 
 
 def rejection(rows: Rows, setup: Setup) -> Table:

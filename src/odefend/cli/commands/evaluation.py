@@ -75,6 +75,44 @@ def evaluate(
     run_evaluation(evaluation, out, workers, quiet, events, as_json, ray)
 
 
+def tune(
+    net: Annotated[str, typer.Argument(help="A net of the zoo, or a .safetensors file with its card.")],
+    defense: Annotated[
+        str,
+        typer.Option(help="tolerance, random-tolerance, end-time, input-noise, bit-depth, ...: see docs/defenses.md."),
+    ] = "tolerance",
+    loss: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of clean images that the defense may cost, as 0.01.")
+    ] = 0.01,
+    attack: Annotated[str, typer.Option(help="What it is to win images back from: an attack or a preset.")] = "fast",
+    response: Annotated[str, typer.Option(help="The attack of one who knows the defense.")] = "fast",
+    epsilon: Annotated[
+        float | None, typer.Option(min=0.0, help="Radius of the response, if it is one in a ball.")
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=8, help="Validation images; half are attacked, a quarter by one who knows.")
+    ] = 200,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the choice and the ledger; default: odefend-tune-NET.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a defense's settings on validation images, and show what they are worth.
+
+    Of the settings that cost no more clean images than allowed, those are chosen that win most attacked images back. Beside
+    them stand noise that changes clean answers as much, and what is left against an attacker who knows the settings. The
+    choice is written to OUT/DEFENSE.json, with its evidence. Stopped in whatever way, it goes on when called again.
+    """
+    from odefend.cli.tuning import run_tune
+
+    use_data(data_dir)
+    folder = out or Path(f"odefend-tune-{Path(net).stem}")
+    run_tune(net, defense, attack, response, epsilon, loss, images, folder, workers, quiet, as_json)
+
+
 def study(
     name: Annotated[str, typer.Argument(help="attacks, presets, detectors or detectors-mnist: see above.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,

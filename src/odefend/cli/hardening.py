@@ -1,0 +1,31 @@
+"""Hardening a net."""
+
+from pathlib import Path
+
+from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.progress import showing
+from odefend.studies.hardening import harden
+
+
+def run_harden(
+    net: str,
+    way: str,
+    strength: float,
+    minutes: float,
+    out: Path,
+    images: int,
+    workers: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """A hardening, and the table of what it changed."""
+    with showing(quiet) as progress:
+        found = harden(net, way, strength, minutes, out, progress, images, workers)
+    if as_json:
+        print_json(
+            {"weights": str(found.weights), "ledger": str(found.ledger.folder), "table": table_json(found.table)}
+        )
+        return
+    terminal = console()
+    show(terminal, found.table)
+    terminal.print(f"\nWeights: {found.weights}\nLedger: {found.ledger.folder}", highlight=False, soft_wrap=True)

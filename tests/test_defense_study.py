@@ -1,0 +1,139 @@
+"""The study of the defenses at smoke size: points are tuned, attackers know what they face, and tables are made of rows."""
+
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from odefend.attacks import CarliniWagner
+from odefend.errors import OutputError
+from odefend.evaluation import Craft, Defended, Ledger
+from odefend.progress import Silent
+from odefend.studies import defenses, defenses_report
+from odefend.studies.defenses import Subject
+
+pytestmark = pytest.mark.xdist_group("defense study")
+
+SMOKE = defenses.Setup(
+    "digits-oon",
+    "digits-res",
+    "digits",
+    ("tolerance", "input-noise"),
+    images=12,
+    nearest=6,
+    steps=2,
+    search=CarliniWagner(steps=15, binary_search_steps=1, learning_rate=0.1, initial_constant=20.0),
+    searched=2,
+    draws=2,
+    votes=2,
+    loss=0.2,
+    tuned=(24, 8, 6),
+    scales=(1.0, 1.5, 2.0),
+    shard=12,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("defenses")
+    defenses.measure(folder, SMOKE, Silent(), 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    return defenses_report.Rows.of(Ledger(folder), SMOKE.name)
+
+
+@pytest.fixture(scope="module")
+def tried(folder):
+    return defenses.subjects(SMOKE, defenses.points(folder, SMOKE))
+
+
+def test_every_defense_has_a_point_and_noise_beside_it(tried):
+    assert [one.label for one in tried] == [
+        "tolerance",
+        "input-noise",
+        "input-noise, averaged",
+        "input-noise, majority-vote",
+    ]
+    assert tried[0].partner is not None and tried[0].partner.name == "input-noise" and tried[1].partner is None
+    assert tried[2].base == tried[1].defense == tried[3].base and json.loads(tried[2].defense.settings)["draws"] == 2
+
+
+def test_noise_beside_a_vote_costs_as_much():
+    point = Defended("random-tolerance", '{"distribution":{"high":0.1,"low":1e-05}}')
+    single, averaged, voted = defenses.subjects(SMOKE, [(point, 0.055)])
+    assert single.partner is not None and json.loads(single.partner.settings) == {"sigma": 0.05}
+    for one, how in ((averaged, "averaged"), (voted, "majority-vote")):
+        assert one.defense.name == how and one.partner is not None and one.partner.name == how
+        assert json.loads(one.partner.settings) == {"defense": {"name": "input-noise", "sigma": 0.05}, "draws": 2}
+        assert one.base == point and Subject("", one.partner, None).base == single.partner
+    assert defenses.bases([single, averaged, voted]) == [point, single.partner]
+
+
+def test_attackers_know_what_they_face():
+    """The draws of a random defense, but for those that judge; and that a gradient may lead nowhere."""
+    noise, bits = Defended("input-noise", '{"sigma":0.1}'), Defended("bit-depth", '{"bits":1}')
+    for defense in (noise, bits):
+        made = defenses.knowing(SMOKE, defense)
+        assert all(isinstance(one, Craft) and one.view.defense == defense for one in made)
+        told = {(one.experiment, one.view.draws, one.source) for one in made}
+        assert ("white-box", 1, None) in told and ("adaptive", 2, SMOKE.view) in told
+        assert (("adaptive", 2, None) in told) == defenses.draws(defense)
+        assert all(one.attack.early_stop != defenses.draws(defense) for one in made if "nearest" not in one.experiment)
+
+
+def test_the_worst_case_is_no_better_than_any_attack(rows, tried):
+    for one in tried:
+        settings = defenses_report._key(one.defense)
+        worst = rows.worst(settings)
+        right = rows.right(settings)
+        assert right.height == SMOKE.images and worst.height == (right["share"] > 0.5).sum()
+        for name in defenses_report.IN_BALL:
+            each = rows.fooled(settings, name).join(worst, on="image", suffix="_worst")
+            assert each.height == worst.height and (each["share"] <= each["share_worst"]).all()
+
+
+def test_evading_by_hand(rows):
+    """The least length that fools most draws, over both searches and all scales."""
+    settings = defenses_report._key(Defended("input-noise", '{"sigma":0.1}'))
+    shown = [name for name in rows.defenses if name and "input-noise" in name and "draws" not in name]
+    settings = settings if settings in shown else shown[0]
+    found = rows.evading(settings)
+    for image, far in found.rows():
+        best = float("inf")
+        for made in rows.crafted.filter(
+            (pl.col("image") == image) & pl.col("experiment").str.contains("nearest")
+        ).to_dicts():
+            seen = rows.judged.filter(
+                (pl.col("image") == image) & (pl.col("settings") == settings) & (pl.col("crafted") == made["key"])
+            )
+            for (scale,), some in seen.group_by("scale"):
+                wrong = (~some["correct"] & (some["status"] == 0)).mean()
+                if wrong > 0.5 and made["l2"] > 0:
+                    best = min(best, scale * made["l2"])
+        assert far == pytest.approx(best)
+    assert found.height and found["far"].is_finite().any()
+
+
+def test_the_tables(rows, tried, folder):
+    ball, far = defenses_report.summary(rows, SMOKE, tried)
+    assert [row[0] for row in ball.rows] == ["none", *(one.label for one in tried)] == [row[0] for row in far.rows]
+    assert ball.rows[1][-1].endswith("%") and ball.rows[0][-1] == "" and "[" in far.rows[1][-2], far.rows
+    everything = defenses_report.Rows.of(Ledger(folder))
+    assert defenses_report.summary(everything, SMOKE, tried) == [ball, far], "what tuning did is left out"
+
+
+def test_a_second_run_does_nothing_again(folder):
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    defenses.measure(folder, SMOKE, Silent(), 1)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == times
+
+
+def test_points_that_are_lost_are_named(folder, tmp_path):
+    with pytest.raises(OutputError, match=r"tolerance\.json: missing or damaged"):
+        defenses.points(tmp_path, SMOKE)
+    with pytest.raises(OutputError, match=r"bit-depth\.json"):
+        defenses.points(folder, replace(SMOKE, defenses=("tolerance", "bit-depth")))

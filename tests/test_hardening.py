@@ -1,0 +1,191 @@
+"""Hardening: a plan that fits the minutes, goes on as it was begun, and tells before from after; and the study of hardened nets."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from test_cli import odefend as command
+
+import odefend
+from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
+from odefend.evaluation import Ledger
+from odefend.progress import Silent
+from odefend.studies import hardened, hardened_report
+from odefend.studies.hardening import harden, measured, plan
+from odefend.training import Trial, read_recipe, train
+
+QUICK = {"options": {"in_channels": 1, "width": 4, "classes": 10}, "epochs": 1, "batch_size": 256, "images": 300}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A net, trained a little."""
+    folder = tmp_path_factory.mktemp("small")
+    return str(train(read_recipe("digits-res", overrides=QUICK | {"epochs": 30}), folder))
+
+
+def second_long(recipe, steps, progress=None):
+    """As if each step took a second."""
+    return Trial(1.0, steps, "cpu", 0.0)
+
+
+def test_as_many_epochs_as_fit(small, tmp_path, monkeypatch):
+    """Two steps of a second make an epoch, and nine tenths of the time are for them."""
+    monkeypatch.setattr("odefend.studies.hardening.try_out", second_long)
+    recipe = plan(small, "adversarial", 0.1, 1.0, tmp_path / "a", Silent())
+    assert recipe.epochs == 27 and recipe.begin == small and recipe.name == "digits-res-adversarial"
+    assert recipe.adversarial is not None and recipe.adversarial.epsilon == 0.1 and recipe.adversarial.ramp == 13
+    assert recipe.options == QUICK["options"] and recipe.noise is None
+    smooth = plan(small, "smoothing", 0.3, 1.0, tmp_path / "b", Silent())
+    assert smooth.noise is not None and smooth.noise.sigma == 0.3 and smooth.adversarial is None
+    with pytest.raises(InvalidInput, match=r"minutes: expected at least 1, which an epoch takes here, got 0\.01"):
+        plan(small, "adversarial", 0.1, 0.01, tmp_path / "c", Silent())
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_plan_is_kept(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("odefend.studies.hardening.try_out", second_long)
+    first = plan(small, "adversarial", 0.1, 1.0, tmp_path, Silent())
+    monkeypatch.setattr("odefend.studies.hardening.try_out", None)  # not asked again, whatever the machine does now
+    assert plan(small, "adversarial", 0.1, 1.0, tmp_path, Silent()) == first
+    with pytest.raises(OutputError, match="of another hardening"):
+        plan(small, "adversarial", 0.2, 1.0, tmp_path, Silent())
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(OutputError, match="damaged"):
+        plan(small, "adversarial", 0.1, 1.0, tmp_path, Silent())
+
+
+def test_a_net_that_does_not_tell_its_recipe_is_refused(small, tmp_path):
+    for suffix in ("json", "safetensors"):
+        shutil.copy(small.replace("safetensors", suffix), tmp_path / f"net.{suffix}")
+    card = json.loads((tmp_path / "net.json").read_text())
+    (tmp_path / "net.json").write_text(json.dumps(card | {"recipe": {"unknown": 1}}))
+    with pytest.raises(InvalidInput, match="expected a net with a card that tells its recipe"):
+        plan(str(tmp_path / "net.safetensors"), "smoothing", 0.1, 1.0, tmp_path / "out", Silent())
+    with pytest.raises(UnknownName, match="Did you mean 'smoothing'"):
+        plan(small, "smooting", 0.1, 1.0, tmp_path / "out", Silent())
+    with pytest.raises(CheckpointError):
+        plan(str(tmp_path / "none.safetensors"), "smoothing", 0.1, 1.0, tmp_path / "out", Silent())
+
+
+@pytest.mark.parametrize("way", ["adversarial", "smoothing"])
+def test_before_and_after(way, small, tmp_path, monkeypatch):
+    """The table is about both nets, and rows say the same as the nets do."""
+    monkeypatch.setattr("odefend.studies.hardening.try_out", second_long)
+    monkeypatch.setattr("odefend.studies.hardening.TRAINING", 0.1)
+    monkeypatch.setattr(hardened, "attacks", lambda setup, epsilon: few(epsilon))
+    found = harden(small, way, 0.2, 1.0, tmp_path, Silent(), images=20, workers=1)
+    (before, after), columns = found.table.rows, found.table.columns
+    assert before[0] == "digits-res" and after[0] == f"digits-res-{way}"
+    some = odefend.digits("test")[:20]
+    for row, name in ((before, small), (after, str(found.weights))):
+        right = odefend.load(name).predict(some.images).correct(some.labels).sum().item()
+        assert row[1].startswith(f"{100 * right / 20:.1f} %") and row[-1] == "0.0"
+    assert ("certified, L2 radius 0.25" in columns) == (way == "smoothing")
+    files = sorted(tmp_path.rglob("*.parquet"))
+    times = [path.stat().st_mtime_ns for path in files]
+    assert harden(small, way, 0.2, 1.0, tmp_path, Silent(), images=20, workers=1).table == found.table
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.parquet"))] == times
+
+
+def few(epsilon):
+    return (("PGD", odefend.PGD(epsilon, steps=3), 20),)
+
+
+def test_what_is_measured(small, tmp_path):
+    recipe = read_recipe("digits-res", overrides={"adversarial": {"epsilon": 0.2}})
+    setup = measured("digits-res", tmp_path / "net.safetensors", recipe, 50)
+    assert setup.epsilons == (0.1, 0.2) and not setup.smoothed and setup.images == 50
+    assert [name for name, _, count in hardened.attacks(setup, 0.1) if count] == ["PGD", "PGD, margin"]
+
+
+SMOKE = hardened.Setup(
+    "digits",
+    ("digits-res-adversarial", "digits-res"),
+    (hardened.Smoothed("digits-res-noise", 0.25),),
+    (("digits-res-ccat", "confidence"), ("digits-res", "one-pass-margin")),
+    (0.1, 0.2),
+    images=16,
+    thorough=8,
+    steps=3,
+    restarts=1,
+    auto=2,
+    queries=5,
+    certified=8,
+    draws=40,
+    calibration=100,
+    shard=16,
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    pytest.importorskip("pyautoattack", reason="needs the extra attacks")
+    folder = tmp_path_factory.mktemp("hardened")
+    hardened.measure(folder, SMOKE, Silent(), 1)
+    return folder
+
+
+def test_the_worst_case_is_no_better_than_any_attack(study):
+    rows = hardened_report.Rows.of(Ledger(study), SMOKE.name)
+    for net in SMOKE.nets:
+        for epsilon in SMOKE.epsilons:
+            worst = rows.worst(net, epsilon)
+            assert worst.height == SMOKE.thorough
+            for name in hardened_report.TRIED:
+                each = rows.stands(net, epsilon, (name,)).join(worst, on="image", suffix="_worst")
+                assert each.height == SMOKE.thorough and not (each["stands_worst"] & ~each["stands"]).any()
+    made = rows.crafted.filter(
+        (pl.col("net") == "digits-res") & (pl.col("epsilon") == 0.2) & (pl.col("experiment") == "PGD")
+    )
+    assert (
+        rows.stands("digits-res", 0.2, ("PGD",))["stands"].sum()
+        == 16 - (made["success"] | made["initially_wrong"]).sum()
+    )
+
+
+def test_refusal_is_set_on_clean_images_and_attacked_together(study):
+    rows = hardened_report.Rows.of(Ledger(study), SMOKE.name)
+    found = hardened.limits(SMOKE, rows.scored)
+    for net, name in SMOKE.refusing:
+        held_out = rows.scored.filter((pl.col("net") == net) & (pl.col("kind") == "calibration"))["score"]
+        for allowed in hardened.ALARMS:
+            assert (held_out > found[net, allowed][0]).mean() <= allowed
+        guards = rows.crafted.filter((pl.col("net") == net) & pl.col("guard").is_not_null())["guard"].unique().to_list()
+        assert len(guards) == 4 and all(json.loads(one)["watch"]["detector"] == name for one in guards)
+    assert found["digits-res", 0.01][0] >= found["digits-res", 0.05][0]
+
+
+def test_the_tables_of_the_study(study, tmp_path):
+    rows = hardened_report.Rows.of(Ledger(study))
+    balls, certified, refusing = hardened_report.summary(rows, SMOKE)
+    assert len(balls.rows) == 4 and len(refusing.rows) == 4
+    (row,) = certified.rows
+    shares = [float(cell.split()[0]) for cell in row[1:7]]
+    assert shares == sorted(shares, reverse=True) and row[-1] == "0"
+    bare = hardened_report.summary(rows, replace(SMOKE, smoothed=(), refusing=()))
+    assert [table.title for table in bare] == [balls.title]
+    # The net that may refuse loses nothing in clean accuracy by it, so both columns are there to see.
+    assert {"clean images refused", "clean accuracy"} <= set(refusing.columns)
+
+
+def test_other_solves_are_followed_of_a_net_that_has_some():
+    setup = replace(SMOKE, nets=("digits-oon", "digits-res"))
+    ways = hardened.sources(setup, "digits-oon")
+    assert [one.tolerance for one in ways[:3]] == [1e-5, 1e-1, 1e-3] and ways[2].method == "rk4"
+    assert ways[3].net == "digits-res" and [one.net for one in hardened.sources(setup, "digits-res")] == ["digits-oon"]
+
+
+def test_the_commands(small, tmp_path):
+    done = command("harden", small, "--minutes", "0", "--out", tmp_path / "a")
+    assert done.returncode == 2 and "minutes: expected at least 1" in done.stderr
+    few = ("tune", "digits-res", "--defense", "bit-depth", "--images", 16, "--out", tmp_path / "b")
+    done = command(*few, "--attack", "pgd")
+    assert done.returncode == 2 and "missing 'epsilon'" in done.stderr
+    done = command(*few, "--json", "-q", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    told, path = json.loads(done.stdout), tmp_path / "b" / "bit-depth.json"
+    assert told == json.loads(path.read_text()) | {"file": str(path)}
+    assert all(one["clean"]["n"] == 16 for one in told["tried"])

@@ -1,0 +1,127 @@
+"""Tuning a defense: what is chosen, at what cost, beside what noise, and what an attacker who knows makes of it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import odefend
+from odefend.attacks import PGD, CarliniWagner
+from odefend.defenses import BitDepth, InputNoise
+from odefend.errors import InvalidInput, UnknownName
+from odefend.evaluation import Defended, View, tuning
+from odefend.evaluation.tuning import CANDIDATES, Tried, Tuning, candidates, chosen, record, tune
+from odefend.intervals import rate
+from odefend.progress import Silent
+from odefend.studies.tuning_report import evidence
+
+pytestmark = pytest.mark.xdist_group("tuning")
+
+RES = View("digits-res")
+SEARCH = CarliniWagner(steps=10, binary_search_steps=2, learning_rate=0.1, initial_constant=10.0)
+NOISY, COARSE, HARSH = (
+    Defended("input-noise", '{"sigma":0.1}'),
+    Defended("bit-depth", '{"bits":2}'),
+    Defended("input-noise", '{"sigma":0.7}'),
+)
+SMALL = Tuning(RES, "digits", (NOISY, COARSE, HARSH), SEARCH, SEARCH, 0.05, 60, 20, 8, searched=2, draws=2, shard=30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tuning")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return tune(SMALL, folder, Silent(), 1)
+
+
+def test_what_a_candidate_costs_and_wins_back(found, res):
+    """By hand: clean images, images that the attack broke, and the mean over draws."""
+    some = odefend.digits("validation")[:60]
+    noisy, coarse, harsh = found[1]
+    base = res.predict(some.images).correct(some.labels).double()
+    with torch.no_grad():
+        drawn = [InputNoise(0.1)(res).draw(some.ids, draw).predict(some.images).correct(some.labels) for draw in (0, 1)]
+        rounded = BitDepth(2)(res).predict(some.images).correct(some.labels)
+    assert noisy.clean.value == pytest.approx(torch.stack(drawn).double().mean().item())
+    assert coarse.clean.value == pytest.approx(rounded.double().mean().item())
+    assert coarse.lost.value == pytest.approx((base - rounded.double()).mean().item())
+    few = some[:20]
+    made = SEARCH(res, few.images, few.labels, ids=few.ids)
+    assert made.success.sum() > 5
+    with torch.no_grad():
+        back = BitDepth(2)(res).predict(made.images).correct(few.labels)[made.success]
+    assert coarse.won.value == pytest.approx(back.double().mean().item()) and coarse.won.n == int(made.success.sum())
+    assert not harsh.admissible and harsh.lost.value > 0.05 and harsh.withstood is None and harsh.distance is None
+    # Noise is set beside noise of its own size, and a defense beside some of its dose.
+    assert noisy.sigma == pytest.approx(0.1) and noisy.noise_won == pytest.approx(noisy.won.value)
+    assert 0.003 < coarse.sigma < 0.3
+
+
+def test_the_response_follows_the_defense_and_the_bare_net(found, folder):
+    noisy, coarse, _ = found[1]
+    for one in (noisy, coarse):
+        assert one.withstood is not None and one.withstood.value < 0.9 and one.distance is not None
+        assert one.distance > 0.3
+    rows = odefend.evaluation.Ledger(folder).read("crafted", SMALL.name)
+    responses = rows.filter(rows["experiment"] == "response")
+    assert responses["defense"].n_unique() == 3 and set(responses["source_draws"].unique()) == {2, None}
+
+
+def test_the_choice(found, folder):
+    point, tried = found
+    assert point == max(tried[:2], key=lambda one: (one.won.value, one.clean.value)).defense
+    files = sorted(folder.rglob("*.parquet"))
+    before = [path.stat().st_mtime_ns for path in files]
+    assert tune(SMALL, folder, Silent(), 1) == found
+    assert [path.stat().st_mtime_ns for path in sorted(folder.rglob("*.parquet"))] == before
+
+
+def tried(defense, won, lost=0.0, admissible=True):
+    return Tried(defense, rate(90, 100), rate(int(100 * lost), 100), rate(won, 100), 0.1, 0.5, admissible)
+
+
+def test_what_costs_too_much_is_not_chosen():
+    assert chosen([tried(NOISY, 40), tried(COARSE, 60), tried(HARSH, 90, 0.3, False)]) == COARSE
+    assert chosen([tried(HARSH, 90, 0.3, False)]) is None
+    less = replace(tried(NOISY, 60), clean=rate(80, 100))
+    assert chosen([less, tried(COARSE, 60)]) == COARSE, "of equals, what costs least"
+
+
+def test_in_a_ball_there_is_no_distance(folder, tmp_path):
+    ball = replace(SMALL, candidates=(COARSE,), response=PGD(0.15, steps=4))
+    _, (one,) = tune(ball, folder, Silent(), 1)
+    assert one.withstood is not None and one.distance is None
+
+
+def test_the_record_is_json_and_its_table_tells_the_choice(found):
+    told = json.loads(json.dumps(record(SMALL, *found)))
+    assert told["net"] == "digits-res" and len(told["tried"]) == 3 and told["loss"] == 0.05
+    table = evidence(told)
+    assert [row[0].startswith("-> ") for row in table.rows].count(True) == 1 and "Chosen: " in table.note
+    assert table.rows[2][5] == "not asked" and "noise" in table.title
+    none = evidence(told | {"chosen": None})
+    assert "None is chosen" in none.note and not any(row[0].startswith("->") for row in none.rows)
+
+
+def test_wrong_use():
+    with pytest.raises(InvalidInput, match="loss: expected a share"):
+        replace(SMALL, loss=1.0)
+    with pytest.raises(UnknownName, match="Did you mean 'bit-depth'"):
+        candidates("bit-dept")
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_what_is_tried_by_itself_can_be_opened(name, oon, test_digits):
+    for one in candidates(name):
+        with torch.no_grad():
+            assert one.open()(oon).predict(test_digits[:4].images).answered.all()
+
+
+def test_noises_are_those_of_the_grid():
+    sigmas = [one.open().sigma for one in SMALL.noises]
+    assert tuple(sigmas) == tuning.NOISE and np.all(np.diff(sigmas) > 0)
