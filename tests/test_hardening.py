@@ -152,7 +152,7 @@ def test_refusal_is_set_on_clean_images_and_attacked_together(study):
     for net, name in SMOKE.refusing:
         held_out = rows.scored.filter((pl.col("net") == net) & (pl.col("kind") == "calibration"))["score"]
         for allowed in hardened.ALARMS:
-            assert (held_out > found[net, allowed][0]).mean() <= allowed
+            assert (held_out > found[net, allowed][0]).sum() <= allowed * len(held_out)
         guards = rows.crafted.filter((pl.col("net") == net) & pl.col("guard").is_not_null())["guard"].unique().to_list()
         assert len(guards) == 4 and all(json.loads(one)["watch"]["detector"] == name for one in guards)
     assert found["digits-res", 0.01][0] >= found["digits-res", 0.05][0]

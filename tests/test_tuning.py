@@ -11,7 +11,7 @@ import odefend
 from odefend.attacks import PGD, CarliniWagner
 from odefend.defenses import BitDepth, InputNoise
 from odefend.errors import InvalidInput, UnknownName
-from odefend.evaluation import Defended, View, tuning
+from odefend.evaluation import Defended, Ledger, View, tuning
 from odefend.evaluation.tuning import CANDIDATES, Tried, Tuning, candidates, chosen, record, tune
 from odefend.intervals import rate
 from odefend.progress import Silent
@@ -67,7 +67,7 @@ def test_the_response_follows_the_defense_and_the_bare_net(found, folder):
     for one in (noisy, coarse):
         assert one.withstood is not None and one.withstood.value < 0.9 and one.distance is not None
         assert one.distance > 0.3
-    rows = odefend.evaluation.Ledger(folder).read("crafted", SMALL.name)
+    rows = Ledger(folder).read("crafted", SMALL.name)
     responses = rows.filter(rows["experiment"] == "response")
     assert responses["defense"].n_unique() == 3 and set(responses["source_draws"].unique()) == {2, None}
 
@@ -123,5 +123,5 @@ def test_what_is_tried_by_itself_can_be_opened(name, oon, test_digits):
 
 
 def test_noises_are_those_of_the_grid():
-    sigmas = [one.open().sigma for one in SMALL.noises]
-    assert tuple(sigmas) == tuning.NOISE and np.all(np.diff(sigmas) > 0)
+    assert [one.open() for one in SMALL.noises] == [InputNoise(sigma) for sigma in tuning.NOISE]
+    assert np.all(np.diff(tuning.NOISE) > 0)

@@ -10,7 +10,17 @@ from odefend.errors import unknown
 from odefend.evaluation import Ledger
 from odefend.progress import Progress
 from odefend.report import Table
-from odefend.studies import attacks, attacks_report, detectors, detectors_report, presets
+from odefend.studies import (
+    attacks,
+    attacks_report,
+    defenses,
+    defenses_report,
+    detectors,
+    detectors_report,
+    hardened,
+    hardened_report,
+    presets,
+)
 
 
 def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
@@ -36,12 +46,33 @@ def _detectors(
     return ledger, detectors_report.summary(detectors_report.Rows.of(ledger, setup.name))
 
 
+def _defenses(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
+    usual = defenses.SETUPS[data]
+    setup = replace(usual, images=images, nearest=max(1, round(usual.nearest * images / usual.images)))
+    ledger = defenses.measure(out, setup, progress, workers)
+    tried = defenses.subjects(setup, defenses.points(out, setup))
+    return ledger, defenses_report.summary(defenses_report.Rows.of(ledger, setup.name), setup, tried)
+
+
+def _hardened(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
+    usual = hardened.SETUPS[data]
+    share = images / usual.images
+    thorough, certified = (max(1, round(share * count)) for count in (usual.thorough, usual.certified))
+    setup = replace(usual, images=images, thorough=thorough, certified=certified)
+    ledger = hardened.measure(out, setup, progress, workers)
+    return ledger, hardened_report.summary(hardened_report.Rows.of(ledger, setup.name), setup)
+
+
 STUDIES = {
     "attacks": (_attacks, 200),
     "presets": (_presets, 16),
     "detectors": (partial(_detectors, "digits"), 300),
     "detectors-matched": (partial(_detectors, "matched"), 300),
     "detectors-mnist": (partial(_detectors, "mnist"), 300),
+    "defenses": (partial(_defenses, "digits"), 200),
+    "defenses-mnist": (partial(_defenses, "mnist"), 200),
+    "hardened": (partial(_hardened, "digits"), 200),
+    "hardened-mnist": (partial(_hardened, "mnist"), 200),
 }
 """Studies by name, with the number of images that each takes by itself."""
 

@@ -105,10 +105,11 @@ SETUPS = {
         "mnist",
         tuple(name for name in CANDIDATES if name != "random-end-time"),
         nearest=24,
-        steps=15,
+        steps=10,
         search=CarliniWagner(steps=40, binary_search_steps=3, learning_rate=0.1, initial_constant=1.0),
         searched=3,
-        votes=5,
+        draws=2,
+        votes=4,
         tuned=(200, 50, 20),
     ),
 }

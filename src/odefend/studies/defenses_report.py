@@ -11,6 +11,7 @@ from odefend.evaluation import Defended, Ledger
 from odefend.evaluation.ledger import canonical
 from odefend.intervals import Interval, mean, mean_difference
 from odefend.report import Table
+from odefend.report.withstood import Withstood
 from odefend.studies.defenses import Setup, Subject
 from odefend.studies.tuning_report import words
 
@@ -55,9 +56,9 @@ class Rows:
         each = _share(shown, wrong, "crafted").group_by("image").agg(pl.col("share").max())
         return each.join(counted, on="image", how="semi").sort("image")
 
-    def worst(self, settings: str | None) -> pl.DataFrame:
+    def worst(self, settings: str | None, attacks: Sequence[str] = IN_BALL) -> pl.DataFrame:
         """The same for the worst attack in the ball, image by image."""
-        each = [rows for name in IN_BALL if (rows := self.fooled(settings, name)).height]
+        each = [rows for name in attacks if (rows := self.fooled(settings, name)).height]
         return pl.concat(each).group_by("image").agg(pl.col("share").max()).sort("image")
 
     def evading(self, settings: str | None) -> pl.DataFrame:
@@ -113,6 +114,20 @@ def _in_ball(rows: Rows, label: str, settings: str | None, partner: str | None) 
         "" if other is None else f"{_rate(other)} ({_told(partner)})",
         gap,
     )
+
+
+def withstood(rows: Rows, tried: Sequence[Subject]) -> list[Withstood]:
+    """The same as a figure shows it: the bare net first."""
+    found = [(BARE, None, None), *((one.label, _key(one.defense), one.partner) for one in tried)]
+    return [
+        Withstood(
+            label,
+            mean(rows.worst(settings, ("plain", "transferred"))["share"].to_numpy()),
+            mean(rows.worst(settings)["share"].to_numpy()),
+            mean(rows.worst(_key(partner))["share"].to_numpy()) if partner else None,
+        )
+        for label, settings, partner in found
+    ]
 
 
 def distance(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:

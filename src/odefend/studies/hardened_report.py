@@ -8,7 +8,7 @@ import polars as pl
 from odefend.evaluation import Ledger
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.robustness import accuracy
-from odefend.intervals import mean, rate
+from odefend.intervals import Interval, mean, rate
 from odefend.report import Table
 from odefend.studies.hardened import ALARMS, WAYS, Setup, joint
 
@@ -87,7 +87,7 @@ def overview(rows: Rows, setup: Setup) -> Table:
                 Path(net).stem,
                 accuracy(judged).percent,
                 *(_share(rows.worst(net, epsilon)) for epsilon in setup.epsilons),
-                *(_held(mine, radius) for radius in RADII[1:4] if setup.smoothed),
+                *(_held(mine, radius).percent for radius in RADII[1:4] if setup.smoothed),
                 f"{mean(judged['nfe'].to_numpy()).value:.1f}",
             )
         )
@@ -119,7 +119,7 @@ def certificates(rows: Rows, setup: Setup) -> Table:
         cells.append(
             (
                 one.label,
-                *(_held(mine, radius) for radius in RADII),
+                *(_held(mine, radius).percent for radius in RADII),
                 rate(mine.filter(pl.col("prediction") < 0).height, mine.height).percent,
                 f"{nfe:,.0f}",
             )
@@ -134,10 +134,21 @@ def certificates(rows: Rows, setup: Setup) -> Table:
     )
 
 
-def _held(certified: pl.DataFrame, radius: float) -> str:
+def _held(certified: pl.DataFrame, radius: float) -> Interval:
     """The share of images that are right and certified within a radius."""
     held = certified.filter(pl.col("correct") & (pl.col("radius") > 0) & (pl.col("radius") >= radius))
-    return rate(held.height, certified.height).percent
+    return rate(held.height, certified.height)
+
+
+def curves(rows: Rows, setup: Setup) -> dict[str, tuple[list[float], list[Interval]]]:
+    """Certified accuracy by radius, as a figure shows it."""
+    found = {}
+    for one in setup.smoothed:
+        mine = rows.certified.filter(pl.col("experiment") == one.label)
+        if mine.height:
+            radii = [step / 20 for step in range(int(20 * float(mine["radius"].to_numpy().max())) + 2)]
+            found[one.label] = (radii, [_held(mine, radius) for radius in radii])
+    return found
 
 
 def rejection(rows: Rows, setup: Setup) -> Table:

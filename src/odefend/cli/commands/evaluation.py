@@ -114,11 +114,11 @@ def tune(
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="attacks, presets, detectors or detectors-mnist: see above.")],
+    name: Annotated[str, typer.Argument(help="attacks, presets, detectors, defenses or hardened: see above.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=8, help="Test images; default: 200 for attacks, 16 for presets, 300 for detectors."),
+        typer.Option(min=8, help="Test images; default: 200, but 16 for presets and 300 for detectors."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     data_dir: DataDir = None,
@@ -134,6 +134,13 @@ def study(
     **detectors** (hours), every detector on digits-oon, **detectors-matched** those that need no solver on digits-res, and
     **detectors-mnist** (hours) those that watch the solver on mnist-oon: before C&W that knows nothing of them, pushed on by s,
     and before C&W and PGD that know each.
+
+    **defenses** (an hour) and **defenses-mnist** (hours), every defense of digits-oon and mnist-oon at settings tuned on validation
+    images: before attackers who know nothing of it, or all but its draws, and beside noise of the same dose and cost.
+
+    **hardened** and **hardened-mnist** (an hour each): nets trained against attacks beside their twins in L-inf balls under PGD,
+    Square, AutoAttack and along other solves; certificates by smoothing; refusing, under attacks on net and refusal together.
+    They need the extra "attacks".
 
     **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
     """

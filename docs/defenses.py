@@ -1,0 +1,85 @@
+"""Fill the tables of docs/defenses.md, and draw its figures, from the rows in results/defenses* and results/hardened*.
+
+python docs/defenses.py                                    write them anew
+python docs/defenses.py FOLDER defenses-mnist              first take the rows of that study from its folder
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from kept import RESULTS, keep
+from pages import fill
+
+from odefend.evaluation import Ledger
+from odefend.report.withstood import certified, withstood
+from odefend.studies import defenses, defenses_report, hardened, hardened_report
+from odefend.studies.tuning_report import evidence
+
+HERE = Path(__file__).parent
+PAGE, WITHSTOOD, CERTIFIED = HERE / "defenses.md", HERE / "defenses.svg", HERE / "certified.svg"
+
+
+def place(study: str, name: str) -> Path:
+    """Where the rows of a study are kept."""
+    return RESULTS / (study if name == "digits" else f"{study}-{name}")
+
+
+def on_trial() -> dict[str, tuple[defenses.Setup, defenses_report.Rows, list[defenses.Subject]]]:
+    """The committed studies of the defenses."""
+    found = {}
+    for name, setup in defenses.SETUPS.items():
+        folder = place("defenses", name)
+        if folder.exists():
+            tried = defenses.subjects(setup, defenses.points(folder, setup))
+            found[name] = (setup, defenses_report.Rows.of(Ledger(folder)), tried)
+    return found
+
+
+def of_hardened() -> dict[str, tuple[hardened.Setup, hardened_report.Rows]]:
+    """The committed studies of hardened nets."""
+    return {
+        name: (setup, hardened_report.Rows.of(Ledger(place("hardened", name))))
+        for name, setup in hardened.SETUPS.items()
+        if place("hardened", name).exists()
+    }
+
+
+def parts() -> dict[str, str]:
+    """The page's tables, by study, data and title."""
+    found = {}
+    for name, (setup, rows, tried) in on_trial().items():
+        for table in defenses_report.summary(rows, setup, tried):
+            found[table.title] = table.markdown
+        for defense in setup.defenses:
+            told = json.loads((place("defenses", name) / "points" / f"{defense}.json").read_text(encoding="utf-8"))
+            found[f"{setup.net}: {defense}"] = evidence(told).markdown
+    for setup, rows in of_hardened().values():
+        for table in hardened_report.summary(rows, setup):
+            found[table.title] = table.markdown
+    return found
+
+
+def figures() -> dict[Path, str]:
+    """The page's figures, on white so that they read on dark pages as well."""
+    trials = {setup.net: defenses_report.withstood(rows, tried) for setup, rows, tried in on_trial().values()}
+    curves = {setup.data: hardened_report.curves(rows, setup) for setup, rows in of_hardened().values()}
+    drawn = {WITHSTOOD: withstood(trials), CERTIFIED: certified(curves)}
+    return {path: text.replace("<svg ", '<svg style="background: white" ', 1) + "\n" for path, text in drawn.items()}
+
+
+def main() -> None:
+    """Write what is generated."""
+    if len(sys.argv) > 1:
+        folder, name = Path(sys.argv[1]), sys.argv[2]
+        keep(folder, name)
+        if (folder / "points").exists():
+            shutil.copytree(folder / "points", RESULTS / name / "points", dirs_exist_ok=True)
+    fill(PAGE, parts())
+    for path, text in figures().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

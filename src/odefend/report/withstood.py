@@ -1,0 +1,71 @@
+"""Figures of what nets withstand: defenses beside noise, and certified accuracy by radius."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from odefend.intervals import Interval
+from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, line, panelled, svg
+
+
+@dataclass(frozen=True)
+class Withstood:
+    """A defense in a figure: how often attacks succeed that know nothing of it, the worst of all, and the worst of all against
+    noise of the same dose and cost."""
+
+    label: str
+    unknowing: Interval
+    worst: Interval
+    noise: Interval | None = None
+
+
+def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
+    """Success of attacks by defense, a panel for each net; from top to bottom in the order given."""
+    rows = max(map(len, groups.values()))
+    figure, panels = panelled(4.6 * len(groups) + 1.2, 0.36 * rows + 1.5, len(groups))
+    for axes, (title, found) in zip(panels, groups.items(), strict=True):
+        heights = np.arange(len(found))[::-1]
+        kinds = (
+            ("unknowing", GREY, "o", 0.0, "attacker knows nothing of it"),
+            ("worst", RED, "D", 0.0, "worst case, attacker knows it"),
+            ("noise", ORANGE, "s", -0.24, "worst case, noise of equal dose"),
+        )
+        for kind, color, marker, shift, label in kinds:
+            shown = [(y + shift, getattr(one, kind)) for y, one in zip(heights, found, strict=True)]
+            shown = [(y, value) for y, value in shown if value is not None and value.n]
+            if not shown:
+                continue
+            values = np.array([[value.value, value.low, value.high] for _, value in shown]) * 100
+            y = [at for at, _ in shown]
+            axes.errorbar(
+                values[:, 0],
+                y,
+                xerr=np.abs(values[:, 1:].T - values[:, 0]),
+                fmt=marker,
+                color=color,
+                markersize=4.5,
+                elinewidth=1,
+                label=label,
+            )
+        axes.set(yticks=heights, yticklabels=[one.label for one in found], xlim=(-3, 103), title=title)
+        axes.set_xlabel("attacks succeed, %")
+        axes.grid(visible=False, axis="y")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
+    return svg(figure, "What defenses withstand")
+
+
+def certified(groups: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[Interval]]]]) -> str:
+    """Certified accuracy by radius: a panel for each data set, a curve for each net."""
+    figure, panels = panelled(4.9 * len(groups), 3.7, len(groups))
+    for axes, (title, curves) in zip(panels, groups.items(), strict=True):
+        for (label, (radii, values)), color in zip(
+            curves.items(), (BLUE, GREY, GREEN, ORANGE, PURPLE, RED), strict=False
+        ):
+            line(axes, radii, values, color, label)
+        axes.set(xlabel="L2 radius", title=title, ylim=(-3, 103))
+        axes.legend(loc="upper right", frameon=False, fontsize=7.5)
+    panels[0].set_ylabel("right and certified, %")
+    return svg(figure, "Certified accuracy by radius")
