@@ -34,8 +34,9 @@ class Setup:
     """The size of the study. `images` are attacked in a ball of radius `epsilon` by PGD of so many `steps`, the first `nearest` of
     them by a `search` for the nearest image. `twin`: the net that is attacked for images that transfer.
 
-    An attacker who knows a random defense follows the mean of `searched` draws; judges take `draws` others. `votes`: draws
-    that are averaged, or voted on, for one answer. `loss`: of clean accuracy, what tuning may spend.
+    An attacker who knows a random defense follows the mean of `searched` draws; on the first `nearest` images also of `many`, to
+    see whether that was too few. Judges take `draws` others. `votes`: draws that are averaged, or voted on, for one answer.
+    `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what costs least.
     """
 
     net: str = "digits-oon"
@@ -48,6 +49,7 @@ class Setup:
     steps: int = 40
     search: Attack = SEARCH
     searched: int = 4
+    many: int = 16
     draws: int = 3
     votes: int = 10
     loss: float = 0.01
@@ -108,6 +110,7 @@ SETUPS = {
         steps=10,
         search=CarliniWagner(steps=40, binary_search_steps=3, learning_rate=0.1, initial_constant=1.0),
         searched=3,
+        many=9,
         draws=2,
         votes=4,
         tuned=(200, 50, 20),
@@ -183,6 +186,11 @@ def knowing(setup: Setup, defense: Defended) -> list[Craft]:
         *(Craft("adaptive", ball, mean, images) for images in setup.slices(setup.images) if draws(defense)),
         *(Craft("adaptive", ball, mean, images, setup.view) for images in setup.slices(setup.images)),
         *(Craft("adaptive, nearest", setup.search, mean, images) for images in setup.slices(setup.nearest)),
+        *(
+            Craft("more draws", ball, setup.behind(defense, setup.many), images)
+            for images in setup.slices(setup.nearest)
+            if draws(defense)
+        ),
     ]
 
 
@@ -219,7 +227,7 @@ def bare(setup: Setup) -> list[Judge]:
 
 
 def tuned(folder: Path, setup: Setup, progress: Progress, workers: int | None) -> list[tuple[Defended, float]]:
-    """The operating point of each defense that has one, and the noise that equals it; the evidence goes to `folder`/points."""
+    """The operating point of each defense, and the noise that equals it; the evidence goes to `folder`/points."""
     progress.stage("tune the defenses", len(setup.defenses))
     make_folder(folder / "points")
     for done, name in enumerate(setup.defenses):
@@ -230,16 +238,18 @@ def tuned(folder: Path, setup: Setup, progress: Progress, workers: int | None) -
 
 
 def points(folder: Path, setup: Setup) -> list[tuple[Defended, float]]:
-    """What was written there. Raises OutputError where it is missing or damaged."""
+    """What was written there; of a defense without a choice, what costs least. Raises OutputError where it is missing or
+    damaged."""
     found = []
     for name in setup.defenses:
         path = folder / "points" / f"{name}.json"
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            tried = {canonical(one["defense"]["settings"]): one["sigma"] for one in told["tried"]}
+            tried = {canonical(one["defense"]["settings"]): one for one in told["tried"]}
+            settings = min(tried, key=lambda one: tried[one]["lost"]["value"])
             if told["chosen"]:
                 settings = canonical(told["chosen"]["settings"])
-                found.append((Defended(name, settings), tried[settings]))
+            found.append((Defended(name, settings), tried[settings]["sigma"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{path}: missing or damaged. Run the study again.") from error
     return found

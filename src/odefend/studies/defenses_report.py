@@ -81,7 +81,7 @@ def _share(judged: pl.DataFrame, what: pl.Expr, *by: str) -> pl.DataFrame:
 
 def summary(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> list[Table]:
     """All tables."""
-    return [success(rows, setup, tried), distance(rows, setup, tried)]
+    return [success(rows, setup, tried), distance(rows, setup, tried), more_draws(rows, setup, tried)]
 
 
 def success(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
@@ -149,6 +149,23 @@ def distance(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
         f"The first {setup.nearest} test images. s: how far the perturbation was pushed on. To evade: the least L2, over plain and "
         f"adaptive searches pushed on up to s = {setup.scales[-1]:g}, that fools most of the draws; ratio: median over images, "
         "with the interval of a bootstrap.",
+    )
+
+
+def more_draws(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
+    """Whether attackers who follow a few draws of a random defense are weak for it."""
+    cells = []
+    for one in tried:
+        few, many = (rows.fooled(_key(one.defense), name) for name in ("adaptive", "more draws"))
+        if many.height:
+            few = few.join(many.select("image"), on="image", how="semi")
+            cells.append((one.label, _rate(few), _rate(many), _signed(_paired(many, few))))
+    return Table(
+        f"Whether more draws of {setup.net}'s random defenses help",
+        ("defense", f"{setup.searched} draws, or the bare net", f"{setup.many} draws", "difference"),
+        tuple(cells),
+        f"Success of the adaptive PGD on those of the first {setup.nearest} test images that are right without it, judged as "
+        "above; difference: paired. Where it is above 0 the worst cases above are too good.",
     )
 
 

@@ -115,7 +115,7 @@ SETUPS = {
         "mnist",
         ("mnist-mix-adversarial", "mnist-mix", "mnist-mix-matched-adversarial", "mnist-mix-matched"),
         (Smoothed("mnist-mix-noise", 0.5), Smoothed("mnist-mix", 0.5)),
-        thorough=50,
+        thorough=64,
         restarts=1,
         draws=500,
     ),
@@ -137,11 +137,12 @@ def attacks(setup: Setup, epsilon: float) -> tuple[tuple[str, Attack, int], ...]
     """What is tried in a ball: name, attack, and on how many images."""
     pgd = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
     auto = AutoAttack(epsilon, steps=setup.auto, queries=setup.queries)
+    # Together they are AutoAttack's standard version, whose parts are tried on the images that are left.
     return (
         ("PGD", pgd, setup.images),
         ("PGD, margin", replace(pgd, loss="margin"), setup.images),
         ("Square", replace(auto, attacks=("square",)), setup.thorough),
-        ("AutoAttack", auto, setup.thorough),
+        ("APGD and FAB", replace(auto, attacks=("apgd-ce", "apgd-t", "fab-t")), setup.thorough),
     )
 
 

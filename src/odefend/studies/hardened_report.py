@@ -12,7 +12,7 @@ from odefend.intervals import Interval, mean, rate
 from odefend.report import Table
 from odefend.studies.hardened import ALARMS, WAYS, Setup, joint
 
-TRIED = ("PGD", "PGD, margin", "adaptive", "Square", "AutoAttack")
+TRIED = ("PGD", "PGD, margin", "adaptive", "Square", "APGD and FAB")
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -69,9 +69,9 @@ def in_balls(rows: Rows, setup: Setup) -> Table:
         tuple(cells),
         f"Right and unbroken, of {setup.images} test images. PGD: {setup.steps} steps, {_times(setup.restarts)}, on cross-entropy "
         f"or the margin (the loss of C&W); adaptive: the worst of PGD of {setup.steps // 2} steps along other solves of an ODE "
-        "net (1e-5, 0.1, rk4 in steps of 0.1) and another net's gradient; Square and AutoAttack through pyautoattack on the "
-        f"first {setup.thorough}: {setup.queries} queries, APGD and FAB of {setup.auto} steps. Worst case: per image, on those "
-        "that all were tried on.",
+        "net (1e-5, 0.1, rk4 in steps of 0.1) and another net's gradient; Square, APGD and FAB, together the standard version of "
+        f"AutoAttack, through pyautoattack on the first {setup.thorough}: {setup.queries} queries, {setup.auto} steps. Worst "
+        "case: per image, on those that all were tried on.",
     )
 
 
