@@ -73,7 +73,7 @@ def main() -> None:
     """Write what is generated."""
     if len(sys.argv) > 1:
         folder, name = Path(sys.argv[1]), sys.argv[2]
-        keep(folder, name)
+        keep(folder, name, f"{name.split('-')[0]}-")
         if (folder / "points").exists():
             shutil.copytree(folder / "points", RESULTS / name / "points", dirs_exist_ok=True)
     fill(PAGE, parts())

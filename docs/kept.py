@@ -2,20 +2,28 @@
 
 from pathlib import Path
 
+import polars as pl
+
 from odefend.evaluation import Ledger
 from odefend.evaluation.schema import TABLES
 
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def keep(folder: Path, name: str) -> None:
-    """Copy the rows of a finished study to results/NAME, one file per table, in place of what is there."""
+def keep(folder: Path, name: str, beginning: str = "") -> None:
+    """Copy the rows of a finished study to results/NAME, one file per table, in place of what is there: of the only evaluation
+    whose name has that beginning. Raises ValueError where there are several, whose rows must not be mixed."""
     source, kept = Ledger(folder), RESULTS / name
+    labels = source.labels().filter(pl.col("evaluation").str.starts_with(beginning))
+    if (several := labels["evaluation"].unique().to_list()) and len(several) > 1:
+        raise ValueError(
+            f"{folder}: expected one evaluation {beginning}*, got {several}. Run the study in a new folder."
+        )
     for old in kept.rglob("*.parquet"):
         old.unlink()
     for table in TABLES:
-        rows = source.rows(table)
+        rows = source.rows(table).filter(pl.col("key").is_in(labels.filter(table=table)["key"].to_list()))
         if rows.height:
             (kept / table).mkdir(parents=True, exist_ok=True)
             rows.write_parquet(kept / table / "all.parquet")
-    Ledger(kept).label(source.labels().iter_rows())
+    Ledger(kept).label(labels.iter_rows())

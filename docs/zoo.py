@@ -98,7 +98,8 @@ def precisions() -> str:
 
 
 def figure(known: dict[str, Card]) -> str:
-    """Validation error after each epoch."""
+    """Validation error after each epoch, of nets that were trained on clean images."""
+    known = {name: card for name, card in known.items() if not any(map(card.recipe.get, ("adversarial", "noise")))}
     sets = [data for data in ("mnist", "cifar10") if any(card.history for card in of(known, data))]
     drawing, panels = panelled(4.6 * len(sets), 3.4, len(sets))
     for data, axes in zip(sets, panels, strict=True):

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+import torch
 from test_cli import odefend as command
 
 import odefend
 from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
 from odefend.evaluation import Ledger
+from odefend.evaluation.views import opened_net
 from odefend.progress import Silent
 from odefend.studies import hardened, hardened_report
 from odefend.studies.hardening import harden, measured, plan
@@ -64,6 +66,15 @@ def test_a_net_that_does_not_tell_its_recipe_is_refused(small, tmp_path):
     (tmp_path / "net.json").write_text(json.dumps(card | {"recipe": {"unknown": 1}}))
     with pytest.raises(InvalidInput, match="expected a net with a card that tells its recipe"):
         plan(str(tmp_path / "net.safetensors"), "smoothing", 0.1, 1.0, tmp_path / "out", Silent())
+    (tmp_path / "net.json").write_text(
+        json.dumps(card | {"recipe": card["recipe"] | {"data_options": {"tampering": "median-3"}}})
+    )
+    opened_net.cache_clear()
+    with pytest.raises(InvalidInput, match="expected a net trained on a data set without options"):
+        plan(str(tmp_path / "net.safetensors"), "smoothing", 0.1, 1.0, tmp_path / "out", Silent())
+    for strength in (0.0, 1.5):
+        with pytest.raises(InvalidInput, match="strength: expected"):
+            plan(small, "smoothing", strength, 1.0, tmp_path / "out", Silent())
     with pytest.raises(UnknownName, match="Did you mean 'smoothing'"):
         plan(small, "smooting", 0.1, 1.0, tmp_path / "out", Silent())
     with pytest.raises(CheckpointError):
@@ -83,11 +94,22 @@ def test_before_and_after(way, small, tmp_path, monkeypatch):
     for row, name in ((before, small), (after, str(found.weights))):
         right = odefend.load(name).predict(some.images).correct(some.labels).sum().item()
         assert row[1].startswith(f"{100 * right / 20:.1f} %") and row[-1] == "0.0"
+        net, other = odefend.load(name), odefend.load(small if name != small else found.weights)
+        broken = torch.zeros(20, dtype=torch.bool)
+        for attack, source in ((odefend.PGD(found.setup.epsilons[-1], steps=3), None), (blind(found.setup), other)):
+            made = attack(net, some.images, some.labels, ids=some.ids, source=source)
+            broken |= made.success | made.initially_wrong
+        at = columns.index(f"worst case, L-inf {found.setup.epsilons[-1]:g}")
+        assert row[at].startswith(f"{100 * (~broken).double().mean().item():.1f} %")
     assert ("certified, L2 radius 0.25" in columns) == (way == "smoothing")
     files = sorted(tmp_path.rglob("*.parquet"))
     times = [path.stat().st_mtime_ns for path in files]
     assert harden(small, way, 0.2, 1.0, tmp_path, Silent(), images=20, workers=1).table == found.table
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.parquet"))] == times
+
+
+def blind(setup):
+    return odefend.PGD(setup.epsilons[-1], steps=setup.steps // 2)
 
 
 def few(epsilon):
@@ -116,6 +138,7 @@ SMOKE = hardened.Setup(
     certified=8,
     draws=40,
     calibration=100,
+    refused=16,
     shard=16,
 )
 
@@ -184,6 +207,8 @@ def test_the_commands(small, tmp_path):
     few = ("tune", "digits-res", "--defense", "bit-depth", "--images", 16, "--out", tmp_path / "b")
     done = command(*few, "--attack", "pgd")
     assert done.returncode == 2 and "missing 'epsilon'" in done.stderr
+    done = command("harden", small, "--strength", "0", "--out", tmp_path / "a")
+    assert done.returncode == 2 and "strength: expected" in done.stderr
     done = command(*few, "--json", "-q", "--workers", 1)
     assert done.returncode == 0, done.stderr
     told, path = json.loads(done.stdout), tmp_path / "b" / "bit-depth.json"

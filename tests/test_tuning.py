@@ -4,11 +4,12 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 import odefend
-from odefend.attacks import PGD, CarliniWagner
+from odefend.attacks import PGD, CarliniWagner, Expectation
 from odefend.defenses import BitDepth, InputNoise
 from odefend.errors import InvalidInput, UnknownName
 from odefend.evaluation import Defended, Ledger, View, tuning
@@ -62,14 +63,24 @@ def test_what_a_candidate_costs_and_wins_back(found, res):
     assert 0.003 < coarse.sigma < 0.3
 
 
-def test_the_response_follows_the_defense_and_the_bare_net(found, folder):
+def test_the_response_follows_the_defense_and_the_bare_net(found, folder, res):
+    """By hand: the mean of two draws that no judge makes."""
     noisy, coarse, _ = found[1]
-    for one in (noisy, coarse):
-        assert one.withstood is not None and one.withstood.value < 0.9 and one.distance is not None
-        assert one.distance > 0.3
-    rows = Ledger(folder).read("crafted", SMALL.name)
-    responses = rows.filter(rows["experiment"] == "response")
-    assert responses["defense"].n_unique() == 3 and set(responses["source_draws"].unique()) == {2, None}
+    assert all(one.withstood is None and one.distance is not None and one.distance > 0 for one in (noisy, coarse))
+    some, ledger = odefend.digits("validation")[:8], Ledger(folder)
+    hidden = InputNoise(0.1, seed=1)(res)
+    known = Expectation([hidden.draw(some.ids, index) for index in range(2)])
+    rows = ledger.read("crafted", SMALL.name).filter(pl.col("experiment") == "response")
+    noise = rows.filter(pl.col("defense") == NOISY.text)
+    assert rows["defense"].n_unique() == 3 and noise["key"].n_unique() == 2
+    for source in (None, res):
+        made = SEARCH(known, some.images, some.labels, ids=some.ids, source=source)
+        assert any(torch.equal(ledger.read_images(key), made.images) for key in noise["key"].unique())
+
+
+def test_in_a_ball_an_attack_on_draws_goes_on():
+    """Where it will meet others, to stop at the border is not enough."""
+    assert tuning.whole(PGD(0.1)) == PGD(0.1, early_stop=False) and tuning.whole(SEARCH) == SEARCH
 
 
 def test_the_choice(found, folder):
@@ -98,12 +109,23 @@ def test_in_a_ball_there_is_no_distance(folder, tmp_path):
     assert one.withstood is not None and one.distance is None
 
 
+def test_other_weights_under_the_same_name_are_another_tuning(tmp_path, monkeypatch):
+    """Rows of the one are not counted with those of the other, in whatever folder."""
+    names = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = odefend.MODELS["oon-matched"](in_channels=1, width=4).eval()
+        monkeypatch.setattr("odefend.evaluation.views.opened_net", lambda name, net=net: net)
+        names.append(SMALL.name)
+    assert len(set(names)) == 2
+
+
 def test_the_record_is_json_and_its_table_tells_the_choice(found):
     told = json.loads(json.dumps(record(SMALL, *found)))
     assert told["net"] == "digits-res" and len(told["tried"]) == 3 and told["loss"] == 0.05
     table = evidence(told)
     assert [row[0].startswith("-> ") for row in table.rows].count(True) == 1 and "Chosen: " in table.note
-    assert table.rows[2][5] == "not asked" and "noise" in table.title
+    assert table.rows[2][-1] == "not asked" and table.rows[1][-1].endswith("times as far") and "noise" in table.title
     none = evidence(told | {"chosen": None})
     assert "None is chosen" in none.note and not any(row[0].startswith("->") for row in none.rows)
 

@@ -8,7 +8,20 @@ from pathlib import Path
 VERSION = version("odefend")
 
 
-_AROUND = ("cluster", "compare", "doubts", "evaluate", "file", "plan", "pool", "robustness", "runner", "spec", "verify")
+_AROUND = (
+    "cluster",
+    "compare",
+    "doubts",
+    "evaluate",
+    "file",
+    "plan",
+    "pool",
+    "robustness",
+    "runner",
+    "spec",
+    "tuning",
+    "verify",
+)
 BESIDE_ROWS = (
     *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "__init__.py"),
     *(f"evaluation/{name}.py" for name in _AROUND),

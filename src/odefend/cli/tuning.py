@@ -1,15 +1,14 @@
 """Tuning a defense."""
 
+from dataclasses import fields
 from pathlib import Path
 
-from odefend.attacks import named_attack
+from odefend.attacks import ATTACKS, PRESETS, Attack, named_attack
 from odefend.cli.output import console, print_json, show
 from odefend.cli.progress import showing
-from odefend.errors import InvalidInput
 from odefend.evaluation.tuning import Tuning, candidates, record, tune
+from odefend.evaluation.views import as_trained, data_of
 from odefend.files import make_folder, write_json
-from odefend.models import load
-from odefend.studies.hardened import view
 from odefend.studies.tuning_report import evidence
 
 
@@ -27,12 +26,17 @@ def run_tune(
     as_json: bool,
 ) -> None:
     """The settings of a defense, with their evidence."""
-    card = load(net).card
-    if card is None:
-        raise InvalidInput(f"net: expected one with a card, which tells its data set, got {net}.")
-    best = named_attack(response, {"epsilon": epsilon} if epsilon is not None else None)
+    data = data_of(net)
     tuning = Tuning(
-        view(net), card.data, candidates(defense), named_attack(attack), best, loss, images, images // 2, images // 4
+        as_trained(net),
+        data,
+        candidates(defense),
+        _attack(attack, epsilon),
+        _attack(response, epsilon),
+        loss,
+        images,
+        images // 2,
+        images // 4,
     )
     with showing(quiet) as progress:
         point, found = tune(tuning, out / "ledger", progress, workers)
@@ -46,3 +50,10 @@ def run_tune(
     terminal = console()
     show(terminal, evidence(told))
     terminal.print(f"\nOperating point with its evidence: {path}", highlight=False, soft_wrap=True)
+
+
+def _attack(name: str, epsilon: float | None) -> Attack:
+    """An attack by its name, in a ball of that radius if it is one in a ball."""
+    kind = ATTACKS.get(name) or (type(PRESETS[name].attack) if name in PRESETS else None)
+    in_ball = kind is not None and "epsilon" in {field.name for field in fields(kind)}
+    return named_attack(name, {"epsilon": epsilon} if in_ball and epsilon is not None else None)

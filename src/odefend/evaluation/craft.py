@@ -87,7 +87,7 @@ class Craft:
                 "source_rtol": source.tolerance,
                 "source_atol": source.tolerance,
                 "source_gradient": source.way if source.record()["gradient"] else None,
-                "source_draws": source.draws or None,
+                "source_draws": source.draws if source.draws and source.random else None,
                 "defense": self.view.defended(),
                 "guard": canonical(self.guard.record(self.view)) if self.guard else None,
                 "seed": self.seed,

@@ -28,8 +28,8 @@ _SHARED: dict[str, Column] = {
     "coupling": (pl.String, "whether a step size is chosen per sample or per batch"),
     "max_steps": (pl.Int64, "attempted steps after which an answer is given up"),
     "precision": (pl.String, "of judgements"),
-    "rtol": (pl.Float64, "relative tolerance of the solver"),
-    "atol": (pl.Float64, "absolute tolerance of the solver"),
+    "rtol": (pl.Float64, "relative tolerance of the net's solver; a defense may choose another: see its settings"),
+    "atol": (pl.Float64, "absolute tolerance, likewise"),
     "code_version": (pl.String, "of odefend: its version and a digest of its sources"),
     "schema_version": (pl.Int64, "of these columns"),
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from odefend.attacks import Attack
+from odefend.attacks import BIM, PGD, Attack
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.controls import matched_sigma
 from odefend.evaluation.craft import Craft
@@ -39,6 +39,9 @@ CANDIDATES: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 """Settings that are tried by themselves, by the defense's name. End times are parts of 1, that of most nets."""
 
+SCALES = (1.0, 1.1, 1.25, 1.5, 2.0)
+"""How far what an attack of smallest norm found is pushed on."""
+
 NOISE = (0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Standard deviations of the noise that is set beside a defense."""
 
@@ -49,8 +52,8 @@ class Tuning:
     knowing the defense, at the cost of at most `loss` of the share of clean images that are right.
 
     `images` clean ones; the first `attacked` of them are attacked, the first `answered` by an attacker who knows the candidate:
-    its best response, by `response`, which follows `searched` draws of a random defense, and the bare net. Judged under `draws`
-    others.
+    its best response, by `response`, which follows `searched` draws of a random defense, and the bare net, and goes on by up to
+    the last of SCALES if it is an attack of smallest norm. Judged under `draws` other draws.
     """
 
     view: View
@@ -74,7 +77,8 @@ class Tuning:
     @property
     def name(self) -> str:
         """Of these settings, so that rows of two in one folder are not mixed."""
-        return f"tuning-{digest({'tuning': repr(self), 'version': code_version()})[:8]}"
+        nets = [self.behind(one).identity() for one in self.candidates]
+        return f"tuning-{digest({'tuning': repr(self), 'nets': nets, 'version': code_version()})[:8]}"
 
     @property
     def noises(self) -> tuple[Defended, ...]:
@@ -91,9 +95,10 @@ class Tried:
     """What came of a candidate, on validation images: shares in [0, 1], with intervals.
 
     `clean`: of clean images that are right; `lost`: how much less that is than without a defense; `won`: of the images that the
-    attack broke, those that are right again; `withstood`: of images that the net gets right, those that stand the best response;
-    `distance`: the median distance of what that found, as a multiple of the same attack's on the bare net, inf where half are
-    not found; `sigma`: noise that changes clean margins as much; `noise_won`: what that noise wins back. None: not asked.
+    attack broke, those that are right again; `sigma`: noise that changes clean margins as much, the loudest of NOISE where none
+    does; `noise_won`: what noise wins back, by interpolation. Of the best response, in a ball `withstood`: of images that are
+    right, those that stand it; else `distance`: the median L2 at which most draws are fooled, as a multiple of the bare net's,
+    inf where half never are. None: not asked.
     """
 
     defense: Defended
@@ -136,18 +141,23 @@ def chosen(found: Sequence[Tried]) -> Defended | None:
     return max(allowed, key=lambda one: (one.won.value, one.clean.value)).defense if allowed else None
 
 
+def _drawn(tuning: Tuning, defense: Defended) -> range:
+    """Numbers of the draws that a net behind a defense is judged under."""
+    return range(tuning.draws if tuning.behind(defense).random else 1)
+
+
 def _first(tuning: Tuning) -> list[Unit]:
     """Clean images, and those of an attacker who knows nothing, before every candidate and every noise."""
     bare = (Condition(tuning.view.tolerance),)
-    drawn = tuple(Condition(draw=draw) for draw in range(tuning.draws))
+    drawn = {one: tuple(Condition(draw=draw) for draw in _drawn(tuning, one)) for one in _all(tuning)}
     units: list[Unit] = []
     for images in shards(tuning.data, tuning.split, tuning.images, tuning.shard):
         units.append(Judge("clean", tuning.view, images, bare))
-        units += [Judge("clean", tuning.behind(one), images, drawn) for one in _all(tuning)]
+        units += [Judge("clean", tuning.behind(one), images, drawn[one]) for one in _all(tuning)]
     for images in shards(tuning.data, tuning.split, tuning.attacked, tuning.shard):
         craft = Craft("plain", tuning.attack, tuning.view, images)
         units.append(craft)
-        units += [Judge("plain", tuning.behind(one), images, drawn, craft) for one in _all(tuning)]
+        units += [Judge("plain", tuning.behind(one), images, drawn[one], craft) for one in _all(tuning)]
     return units
 
 
@@ -157,16 +167,26 @@ def _all(tuning: Tuning) -> list[Defended]:
 
 def _responses(tuning: Tuning, defenses: Sequence[Defended]) -> list[Unit]:
     """The attacker who knows each of these, and the same attack on the bare net."""
-    drawn = tuple(Condition(draw=draw) for draw in range(tuning.draws))
+    scales = (1.0,) if tuning.response.budget is not None else SCALES
     units: list[Unit] = []
     for images in shards(tuning.data, tuning.split, tuning.answered, tuning.shard):
-        units.append(Craft("response", tuning.response, tuning.view, images))
+        bare = Craft("response", tuning.response, tuning.view, images)
+        units.append(bare)
         for one in defenses:
+            conditions = tuple(Condition(draw=draw, scale=scale) for scale in scales for draw in _drawn(tuning, one))
+            view = tuning.behind(one, tuning.searched)
+            response = whole(tuning.response) if view.random else tuning.response
             # The gradient of the bare net as well, in case the defense's own is of no use.
-            for source in (None, tuning.view):
-                craft = Craft("response", tuning.response, tuning.behind(one, tuning.searched), images, source)
-                units += [craft, Judge("response", tuning.behind(one), images, drawn, craft)]
+            made = [Craft("response", response, view, images, source) for source in (None, tuning.view)]
+            units += made
+            units += [Judge("response", tuning.behind(one), images, conditions, craft) for craft in (bare, *made)]
     return units
+
+
+def whole(attack: Attack) -> Attack:
+    """The same attack, taking all its steps: where an image will meet other draws than the attack's, one that lies just beyond the
+    border is not enough."""
+    return replace(attack, early_stop=False) if isinstance(attack, PGD | BIM) else attack
 
 
 def _run(runner: Runner, tuning: Tuning, units: Sequence[Unit], tell: Callable[[float], None]) -> None:
@@ -187,50 +207,39 @@ def _tried(tuning: Tuning, runner: Runner) -> list[Tried]:
         .agg(dose=(pl.col("true_margin") - pl.col("still")).pow(2).mean().sqrt())
         .to_dicts()
     }
-    noise = {sigma: doses[_settings(tuning, one)] for sigma, one in zip(NOISE, tuning.noises, strict=True)}
-    won_by_noise = {
-        sigma: mean(_of(plain, _settings(tuning, one))["correct"].to_numpy()).value
-        for sigma, one in zip(NOISE, tuning.noises, strict=True)
-    }
+    noise = {sigma: doses[one.text] for sigma, one in zip(NOISE, tuning.noises, strict=True)}
+    won = [mean(_of(plain, one.text)["correct"].to_numpy()).value for one in tuning.noises]
     found = []
     for one in tuning.candidates:
-        of = _settings(tuning, one)
-        mine = _of(clean, of).join(bare, on="image")
+        mine = _of(clean, one.text).join(bare, on="image")
         right, lost = (
             mean(mine["correct"].to_numpy()),
             mean_difference(mine["base"].to_numpy(), mine["correct"].to_numpy()),
         )
-        sigma = matched_sigma(doses[of], noise)
-        nearest = min(NOISE, key=lambda other: abs(other / sigma - 1) if sigma else other)
-        won = mean(_of(plain, of)["correct"].to_numpy())
-        found.append(Tried(one, right, lost, won, sigma, won_by_noise[nearest], lost.value <= tuning.loss))
+        sigma = matched_sigma(doses[one.text], noise)
+        by_noise = float(np.interp(sigma, (0.0, *NOISE), (0.0, *won)))
+        back = mean(_of(plain, one.text)["correct"].to_numpy())
+        found.append(Tried(one, right, lost, back, sigma, by_noise, lost.value <= tuning.loss))
     return found
 
 
 def _answered(tuning: Tuning, runner: Runner, tried: Tried) -> Tried:
     """The same with what the best response does."""
-    crafted = runner.ledger.read("crafted", tuning.name).filter(pl.col("experiment") == "response")
     judged = runner.ledger.read("judged", tuning.name).filter(pl.col("experiment") == "response")
-    of = _settings(tuning, tried.defense)
-    shown = judged.filter((pl.col("settings") == of) & ~pl.col("initially_wrong"))
-    each = shown.group_by("image", "crafted").agg(pl.col("correct").cast(pl.Float64).mean())
-    stood = mean(each.group_by("image").agg(pl.col("correct").min())["correct"].to_numpy())
+    shown = _of(judged, tried.defense.text).filter(~pl.col("initially_wrong"))
+    wrong = (~pl.col("correct") & (pl.col("status") == 0)).cast(pl.Float64).mean()
+    each = shown.group_by("image", "crafted", "scale").agg(fooled=wrong)
     if tuning.response.budget is not None:
-        return replace(tried, withstood=stood)
-    mine, bare = (_nearest(crafted.filter(pl.col("defense").eq_missing(pl.lit(defense)))) for defense in (of, None))
-    both = mine.join(bare.filter(pl.col("distance").is_finite()), on="image", suffix="_bare")
-    ratio = float(np.median(both["distance"].to_numpy() / both["distance_bare"].to_numpy())) if both.height else None
-    return replace(tried, withstood=stood, distance=ratio)
-
-
-def _nearest(crafted: pl.DataFrame) -> pl.DataFrame:
-    """The smallest distance found of each image."""
-    return attacked(crafted).group_by("image").agg(pl.col("distance").min()).sort("image")
-
-
-def _settings(tuning: Tuning, defense: Defended) -> str:
-    """How rows name a defense."""
-    return tuning.behind(defense).defended() or ""
+        stood = 1 - each.group_by("image").agg(pl.col("fooled").max()).sort("image")["fooled"].to_numpy()
+        return replace(tried, withstood=mean(stood))
+    crafted = attacked(runner.ledger.read("crafted", tuning.name).filter(pl.col("experiment") == "response"))
+    lengths = crafted.select(pl.col("key").alias("crafted"), "image", "l2", "success").unique()
+    far = pl.when((pl.col("fooled") > 0.5) & (pl.col("l2") > 0)).then(pl.col("l2") * pl.col("scale")).otherwise(np.inf)
+    mine = each.join(lengths, on=["crafted", "image"]).group_by("image").agg(far=far.min())
+    bare = crafted.filter(pl.col("defense").is_null() & pl.col("success")).select("image", bare="l2").unique("image")
+    both = mine.join(bare, on="image").sort("image")
+    ratio = float(np.median(both["far"].to_numpy() / both["bare"].to_numpy())) if both.height else None
+    return replace(tried, distance=ratio)
 
 
 def _of(rows: pl.DataFrame, settings: str) -> pl.DataFrame:
@@ -255,10 +264,18 @@ def record(tuning: Tuning, point: Defended | None, found: Sequence[Tried]) -> di
         "loss": tuning.loss,
         "attack": tuning.attack.record(),
         "response": tuning.response.record() | {"searched draws": tuning.searched},
-        "images": {"clean": tuning.images, "attacked": tuning.attacked, "answered": tuning.answered},
+        "images": {
+            name: _count(tuning, asked)
+            for name, asked in (("clean", tuning.images), ("attacked", tuning.attacked), ("answered", tuning.answered))
+        },
         "code_version": code_version(),
         "tried": [_told(one) for one in found],
     }
+
+
+def _count(tuning: Tuning, asked: int) -> int:
+    """How many images there are, of so many."""
+    return sum(some.stop - some.start for some in shards(tuning.data, tuning.split, asked, tuning.shard))
 
 
 def _told(tried: Tried) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from odefend.attacks import Expectation
 from odefend.data import DATASETS, LabelledImages, tamper
 from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
-from odefend.errors import unknown
+from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.ledger import canonical
 from odefend.models import Classifier, ODENet, load, weights_digest
 from odefend.version import code_version
@@ -45,6 +45,16 @@ class Defended:
         """The defense itself; of a random one, with that many added to its seed."""
         settings = json.loads(self.settings)
         return named_defense(self.name, _reseeded(self.name, settings, reseed) if reseed else settings)
+
+    @property
+    def text(self) -> str:
+        """As rows name it: name and settings as canonical JSON."""
+        return canonical({"name": self.name} | json.loads(self.settings))
+
+    @property
+    def passes(self) -> int:
+        """Through the net, for an answer."""
+        return int(json.loads(self.settings).get("draws", 1))
 
 
 def _reseeded(name: str, settings: dict[str, Any], by: int) -> dict[str, Any]:
@@ -107,10 +117,16 @@ class View:
         return f"{self.gradient}{back}" + (f", {self.method}{steps}" if self.method else "")
 
     @property
+    def random(self) -> bool:
+        """Whether it is behind a defense that draws."""
+        return self.defense is not None and isinstance(self.defense.open()(self.solved()), RandomizedNet)
+
+    @property
     def passes(self) -> int:
         """Through the net, for an answer."""
-        each = 1 if self.defense is None else json.loads(self.defense.settings).get("draws", 1)
-        return each * max(self.draws, 1)
+        if self.defense is None:
+            return 1
+        return self.defense.passes * (max(self.draws, 1) if self.random else 1)
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides its answers, for the digest of a unit: also the weights of what a defense puts before it."""
@@ -119,9 +135,7 @@ class View:
 
     def defended(self) -> str | None:
         """The defense and its settings, as canonical JSON; None without one."""
-        if self.defense is None:
-            return None
-        return canonical({"name": self.defense.name} | json.loads(self.defense.settings))
+        return self.defense and self.defense.text
 
     def record(self) -> dict[str, Any]:
         """The columns that say which net, solved how."""
@@ -139,6 +153,29 @@ class View:
             "max_steps": self.max_steps if solver else None,
             "code_version": code_version(),
         }
+
+
+def as_trained(net: str) -> View:
+    """A net, at the tolerance of its training if it has a solver."""
+    opened = opened_net(net)
+    if not isinstance(opened, ODENet):
+        return View(net)
+    at = opened.settings.tolerance
+    assert isinstance(at, float)
+    return View(net, at)
+
+
+def data_of(net: str) -> str:
+    """The data set that a net was trained on. Raises InvalidInput where it does not say, or where that took options, which units of
+    work know nothing of."""
+    card = opened_net(net).card
+    if card is None:
+        raise InvalidInput(f"{net}: expected a net with a card, which tells its data set.")
+    if options := card.recipe.get("data_options"):
+        raise InvalidInput(
+            f"{net}: expected a net trained on a data set without options, got {card.data} with {options}."
+        )
+    return card.data
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ It reads from top to bottom like an experiment section. Every number of its tabl
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,19 @@ from odefend.errors import OutputError
 from odefend.evaluation import Condition, Craft, Defended, Judge, Ledger, Runner, Slice, View, shards
 from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import work
-from odefend.evaluation.tuning import CANDIDATES, NOISE, Tuning, candidates, record, tune
+from odefend.evaluation.tuning import CANDIDATES, Tuning, candidates, record, tune
 from odefend.evaluation.unit import Unit
+from odefend.evaluation.views import opened_net
 from odefend.files import make_folder, write_json
+from odefend.models import weights_digest
 from odefend.norms import LINF
 from odefend.progress import Progress, Silent
 from odefend.version import code_version
 
 TOLERANCE = 1e-3
+LOUDNESS = (0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
+"""Standard deviations of the noise beside defenses: no more than a fifth from equal, so that several share an attack on one."""
+
 VOTED = ("random-tolerance", "input-noise")
 """Random defenses of which several draws are also averaged, and voted on."""
 
@@ -35,8 +41,10 @@ class Setup:
     them by a `search` for the nearest image. `twin`: the net that is attacked for images that transfer.
 
     An attacker who knows a random defense follows the mean of `searched` draws; on the first `nearest` images also of `many`, to
-    see whether that was too few. Judges take `draws` others. `votes`: draws that are averaged, or voted on, for one answer.
-    `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what costs least.
+    see whether that was too few. Judges take `draws` others, an odd number. `margin`: whether PGD on the margin is tried as
+    well, which is dear. `votes`: draws that are averaged, or voted on, for one answer. `loss`: of clean accuracy, what tuning
+    may spend; a defense of which all settings cost more is tried at what costs least. `tuned`: clean, attacked and answered
+    images of a tuning, and its draws.
     """
 
     net: str = "digits-oon"
@@ -53,7 +61,8 @@ class Setup:
     draws: int = 3
     votes: int = 10
     loss: float = 0.01
-    tuned: tuple[int, int, int] = (300, 100, 50)
+    margin: bool = True
+    tuned: tuple[int, int, int, int] = (300, 100, 50, 3)
     scales: tuple[float, ...] = (1.0, 1.1, 1.25, 1.5, 2.0)
     shard: int = 50
 
@@ -70,7 +79,8 @@ class Setup:
     @property
     def name(self) -> str:
         """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-        return f"defenses-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
+        nets = [weights_digest(opened_net(net)) for net in (self.net, self.twin)]
+        return f"defenses-{digest({'setup': repr(self), 'nets': nets, 'version': code_version()})[:8]}"
 
     def behind(self, defense: Defended | None, draws: int = 0) -> View:
         """The net behind a defense; None: the bare net."""
@@ -82,7 +92,7 @@ class Setup:
 
     def tuning(self, name: str) -> Tuning:
         """How a defense is tuned."""
-        images, attacked, answered = self.tuned
+        images, attacked, answered, drawn = self.tuned
         return Tuning(
             self.view,
             self.data,
@@ -94,7 +104,7 @@ class Setup:
             attacked,
             answered,
             self.searched,
-            self.draws,
+            drawn,
             self.shard,
         )
 
@@ -106,14 +116,14 @@ SETUPS = {
         "mnist-oon-matched",
         "mnist",
         tuple(name for name in CANDIDATES if name != "random-end-time"),
-        nearest=24,
+        nearest=16,
         steps=10,
         search=CarliniWagner(steps=40, binary_search_steps=3, learning_rate=0.1, initial_constant=1.0),
         searched=3,
         many=9,
-        draws=2,
         votes=4,
-        tuned=(200, 50, 20),
+        margin=False,
+        tuned=(200, 50, 20, 2),
     ),
 }
 """The sizes that the study is run at."""
@@ -135,10 +145,18 @@ class Subject:
             return self.defense
         return Defended(inner["name"], canonical({key: value for key, value in inner.items() if key != "name"}))
 
+    @property
+    def pairs(self) -> list[tuple[Defended, Defended]]:
+        """The defense and its partner, each with what an attacker looks at."""
+        partner = [(self.partner, Subject("", self.partner, None).base)] if self.partner else []
+        return [(self.defense, self.base), *partner]
+
 
 def noise_like(sigma: float) -> Defended:
-    """Noise of about that standard deviation: the nearest of those that tuning looks at, so that several defenses share it."""
-    return Defended("input-noise", canonical({"sigma": min(NOISE, key=lambda one: abs(one - sigma))}))
+    """Noise of about that standard deviation: the nearest, in ratio, of LOUDNESS."""
+    return Defended(
+        "input-noise", canonical({"sigma": min(LOUDNESS, key=lambda one: abs(math.log(one / max(sigma, 1e-6))))})
+    )
 
 
 def several(how: str, defense: Defended, draws: int) -> Defended:
@@ -159,12 +177,6 @@ def subjects(setup: Setup, tuned: Sequence[tuple[Defended, float]]) -> list[Subj
     return found
 
 
-def bases(found: Sequence[Subject]) -> list[Defended]:
-    """What attackers look at, each once: defenses and their partners."""
-    partners = [Subject("", one.partner, None).base for one in found if one.partner]
-    return list(dict.fromkeys([*(one.base for one in found), *partners]))
-
-
 def unknowing(setup: Setup) -> list[Craft]:
     """Attacks on the bare net, and on its twin."""
     whole = replace(setup.ball, early_stop=False)
@@ -177,31 +189,28 @@ def unknowing(setup: Setup) -> list[Craft]:
 
 def knowing(setup: Setup, defense: Defended) -> list[Craft]:
     """Attacks on the net behind a defense: by one draw's gradient or the only one there is (white-box); by the mean of several
-    draws', and by the gradient of the bare net, in case the defense's own is of no use (adaptive)."""
-    single, mean = setup.behind(defense, 1), setup.behind(defense, setup.searched)
+    draws', by the margin for a loss, and by the gradient of the bare net, in case the defense's own is of no use (adaptive)."""
+    single, mean, random = setup.behind(defense, 1), setup.behind(defense, setup.searched), setup.behind(defense).random
     # Where it will meet other draws, an image just beyond the border is not enough.
-    ball = replace(setup.ball, early_stop=not draws(defense))
+    ball = replace(setup.ball, early_stop=not random)
+    other = replace(ball, loss="margin", steps=setup.steps // 2)
     return [
         *(Craft("white-box", ball, single, images) for images in setup.slices(setup.images)),
-        *(Craft("adaptive", ball, mean, images) for images in setup.slices(setup.images) if draws(defense)),
-        *(Craft("adaptive", ball, mean, images, setup.view) for images in setup.slices(setup.images)),
+        *(Craft("adaptive", ball, mean, images) for images in setup.slices(setup.images) if random),
+        *(Craft("adaptive, margin", other, mean, images) for images in setup.slices(setup.images) if setup.margin),
+        *(Craft("adaptive, bare", ball, mean, images, setup.view) for images in setup.slices(setup.images)),
         *(Craft("adaptive, nearest", setup.search, mean, images) for images in setup.slices(setup.nearest)),
         *(
             Craft("more draws", ball, setup.behind(defense, setup.many), images)
             for images in setup.slices(setup.nearest)
-            if draws(defense)
+            if random
         ),
     ]
 
 
-def draws(defense: Defended) -> bool:
-    """Whether a defense draws at random."""
-    return defense.open() != defense.open(reseed=1)
-
-
 def judged(setup: Setup, defense: Defended, base: Defended) -> list[Judge]:
     """The net behind a defense before clean images and all that was made against it."""
-    view, drawn = setup.behind(defense), tuple(range(setup.draws if draws(defense) else 1))
+    view, drawn = setup.behind(defense), tuple(range(setup.draws if setup.behind(defense).random else 1))
     once = tuple(Condition(draw=draw) for draw in drawn)
     pushed = tuple(Condition(draw=draw, scale=scale) for scale in setup.scales for draw in drawn)
     return [
@@ -259,18 +268,16 @@ def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None 
     """Do whatever is not yet in the ledger at `folder`; returns the ledger. Operating points with their evidence are written to
     `folder`/points."""
     tried = subjects(setup, tuned(folder, setup, progress, workers))
-    pairs = [(one.defense, one.base) for one in tried]
-    pairs += [(one.partner, Subject("", one.partner, None).base) for one in tried if one.partner]
-    crafts: list[Unit] = [*unknowing(setup)]
-    for defense in bases(tried):
-        crafts += knowing(setup, defense)
-    judges: list[Unit] = [*bare(setup)]
-    for defense, base in dict.fromkeys(pairs):
-        judges += judged(setup, defense, base)
-    progress.stage("defenses on trial", sum(map(work, crafts)) + sum(map(work, judges)))
+    # One defense with its noise after the other: a study that was stopped has something whole.
+    groups: list[list[Unit]] = [[*unknowing(setup), *bare(setup)]]
+    for defense, base in dict.fromkeys(pair for one in tried for pair in one.pairs):
+        groups.append([*knowing(setup, base), *judged(setup, defense, base)])
+    progress.stage("defenses on trial", sum(work(unit) for group in groups for unit in group))
+    done = 0.0
     with Runner(folder, workers) as runner:
-        _run(runner, setup, crafts, progress.advance)
-        _run(runner, setup, judges, lambda more: progress.advance(sum(map(work, crafts)) + more))
+        for group in groups:
+            _run(runner, setup, group, lambda more, done=done: progress.advance(done + more))
+            done += sum(map(work, group))
     return runner.ledger
 
 

@@ -30,15 +30,15 @@ from odefend.evaluation.detection import threshold
 from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import work
 from odefend.evaluation.unit import Unit
-from odefend.evaluation.views import opened_net
-from odefend.models import ODENet
+from odefend.evaluation.views import as_trained, opened_net
+from odefend.models import weights_digest
 from odefend.progress import Progress
 from odefend.version import code_version
 
 ALARMS = (0.01, 0.05)
 """Shares of clean images that may be refused."""
-WAYS = ("selective", "joint")
-"""How an attacker who knows a detector joins its gradient with the net's: see `attacks.Guard`."""
+WAYS = ("selective", "joint", "small steps")
+"""How attackers go about net and refusal together: see `joint_attacks`."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,12 @@ class Smoothed:
 @dataclass(frozen=True)
 class Setup:
     """The size of the study. `nets`, the hardened beside their twins, are attacked in L-inf balls of these radii by PGD of so many
-    `steps` on cross-entropy and on the margin, by Square of so many `queries`, by AutoAttack (the first `thorough` images, APGD and
-    FAB of `auto` steps), and by attackers who follow other solves of an ODE net, or another net.
+    `steps` on cross-entropy and on the margin, by Square of so many `queries`, APGD and FAB of `auto` steps (the first `thorough`
+    images), and by attackers who follow other solves of an ODE net, or another net.
 
-    `smoothed` are certified on `certified` images with so many `draws`. `refusing`: nets with the detector by which they refuse;
-    thresholds are set on `calibration` validation images.
+    `smoothed` are certified on `certified` images with so many `draws`, at level `alpha`. `refusing`: nets with the detector by
+    which they refuse; thresholds are set on `calibration` validation images, and `refused` test images are attacked in balls of
+    these `radii`.
     """
 
     data: str
@@ -77,14 +78,19 @@ class Setup:
     auto: int = 30
     queries: int = 1000
     certified: int = 200
-    draws: int = 1000
+    draws: int = 500
+    alpha: float = 0.001
+    refused: int = 100
+    radii: tuple[float, ...] = (0.1, 0.2)
     calibration: int = 200
     shard: int = 50
 
     @property
     def name(self) -> str:
         """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-        return f"hardened-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
+        names = (*self.nets, *(one.net for one in self.smoothed), *(net for net, _ in self.refusing))
+        nets = {net: weights_digest(opened_net(net)) for net in names}
+        return f"hardened-{digest({'setup': repr(self), 'nets': nets, 'version': code_version()})[:8]}"
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
         """The first images of a split, in shards."""
@@ -109,35 +115,25 @@ SETUPS = {
             ("digits-res-adversarial", "one-pass-margin"),
             ("digits-oon", "one-pass-margin"),
         ),
-        thorough=200,
+        thorough=100,
     ),
     "mnist": Setup(
         "mnist",
         ("mnist-mix-adversarial", "mnist-mix", "mnist-mix-matched-adversarial", "mnist-mix-matched"),
         (Smoothed("mnist-mix-noise", 0.5), Smoothed("mnist-mix", 0.5)),
-        thorough=64,
+        thorough=48,
         restarts=1,
-        draws=500,
+        certified=100,
     ),
 }
 """The sizes that the study is run at."""
-
-
-def view(net: str) -> View:
-    """A net, at the tolerance of its training if it has a solver."""
-    opened = opened_net(net)
-    if not isinstance(opened, ODENet):
-        return View(net)
-    at = opened.settings.tolerance
-    assert isinstance(at, float)
-    return View(net, at)
 
 
 def attacks(setup: Setup, epsilon: float) -> tuple[tuple[str, Attack, int], ...]:
     """What is tried in a ball: name, attack, and on how many images."""
     pgd = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
     auto = AutoAttack(epsilon, steps=setup.auto, queries=setup.queries)
-    # Together they are AutoAttack's standard version, whose parts are tried on the images that are left.
+    # The parts of AutoAttack's standard version; their worst case is what it would find with so many steps and queries.
     return (
         ("PGD", pgd, setup.images),
         ("PGD, margin", replace(pgd, loss="margin"), setup.images),
@@ -149,8 +145,8 @@ def attacks(setup: Setup, epsilon: float) -> tuple[tuple[str, Attack, int], ...]
 def sources(setup: Setup, net: str) -> list[View]:
     """Whose gradients one follows who suspects those of a net of leading nowhere: tighter and looser solves, fixed steps, another
     net."""
-    own = view(net)
-    others = [view(other) for other in setup.nets if other != net]
+    own = as_trained(net)
+    others = [as_trained(other) for other in setup.nets if other != net]
     if own.tolerance is None:
         return others[:1]
     return [
@@ -167,10 +163,10 @@ def in_balls(setup: Setup) -> list[Craft]:
     for net in setup.nets:
         for epsilon in setup.epsilons:
             for name, attack, count in attacks(setup, epsilon):
-                found += [Craft(name, attack, view(net), images) for images in setup.slices(count)]
+                found += [Craft(name, attack, as_trained(net), images) for images in setup.slices(count)]
             blind = PGD(epsilon, steps=setup.steps // 2)
             found += [
-                Craft("adaptive", blind, view(net), images, source)
+                Craft("adaptive", blind, as_trained(net), images, source)
                 for source in sources(setup, net)
                 for images in setup.slices(setup.images)
             ]
@@ -180,7 +176,7 @@ def in_balls(setup: Setup) -> list[Craft]:
 def clean(setup: Setup) -> list[Judge]:
     """Every net before clean images."""
     return [
-        Judge("clean", view(net), images, (Condition(view(net).tolerance),))
+        Judge("clean", as_trained(net), images, (Condition(as_trained(net).tolerance),))
         for net in dict.fromkeys((*setup.nets, *(net for net, _ in setup.refusing)))
         for images in setup.slices(setup.images)
     ]
@@ -191,9 +187,12 @@ def certificates(setup: Setup) -> list[Certify]:
     return [
         Certify(
             one.label,
-            replace(view(one.net), defense=Defended("smoothing", canonical({"sigma": one.sigma, "where": one.where}))),
+            replace(
+                as_trained(one.net), defense=Defended("smoothing", canonical({"sigma": one.sigma, "where": one.where}))
+            ),
             images,
             draws=setup.draws,
+            alpha=setup.alpha,
         )
         for one in setup.smoothed
         for images in setup.slices(setup.certified)
@@ -202,8 +201,8 @@ def certificates(setup: Setup) -> list[Certify]:
 
 def screens(setup: Setup) -> list[Screen]:
     """Clean images before the detectors by which nets refuse."""
-    images = [*setup.slices(setup.calibration, "validation"), *setup.slices(setup.images)]
-    return [Screen("clean", view(net), some, Watch(name)) for net, name in setup.refusing for some in images]
+    images = [*setup.slices(setup.calibration, "validation"), *setup.slices(max(setup.images, setup.refused))]
+    return [Screen("clean", as_trained(net), some, Watch(name)) for net, name in setup.refusing for some in images]
 
 
 def past_refusal(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
@@ -211,17 +210,27 @@ def past_refusal(setup: Setup, limits: dict[tuple[str, float], tuple[float, floa
     return [
         Craft(
             joint(way, allowed),
-            PGD(epsilon, steps=setup.steps, restarts=setup.restarts),
-            view(net),
+            attack,
+            as_trained(net),
             images,
-            guard=Guarded(Watch(name), *limits[net, allowed], way),
+            guard=Guarded(Watch(name), *limits[net, allowed], "joint" if way == "joint" else "selective"),
         )
         for net, name in setup.refusing
-        for epsilon in setup.epsilons
+        for epsilon in setup.radii
         for allowed in ALARMS
-        for way in WAYS
-        for images in setup.slices(setup.images)
+        for way, attack in joint_attacks(setup, epsilon).items()
+        for images in setup.slices(setup.refused)
     ]
+
+
+def joint_attacks(setup: Setup, epsilon: float) -> dict[str, PGD]:
+    """The attacks on net and refusal by what is peculiar to each: how the gradients are joined, or small steps with momentum on
+    the margin from the clean image, which come farther where a net was trained to be unsure away from it."""
+    usual = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
+    small = PGD(
+        epsilon, steps=setup.steps, step_size=2 * epsilon / setup.steps, loss="margin", momentum=0.9, random_start=False
+    )
+    return {"selective": usual, "joint": usual, "small steps": small}
 
 
 def joint(way: str, allowed: float) -> str:

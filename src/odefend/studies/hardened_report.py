@@ -124,19 +124,18 @@ def certificates(rows: Rows, setup: Setup) -> Table:
                 f"{nfe:,.0f}",
             )
         )
-    draws, alpha = setup.draws, 0.001
     return Table(
         f"Certified accuracy on {setup.data}",
         ("net", *(f"L2 radius {radius:g}" for radius in RADII), "abstains", "NFE per image"),
         tuple(cells),
-        f"Right and certified, of {setup.certified} test images; {draws} draws, alpha {alpha:g}. Radii are of images: one of "
-        "states is divided by the norm of the stem. A net without a solver takes no evaluations of a field.",
+        f"Right and certified, of {setup.certified} test images; {setup.draws} draws, alpha {setup.alpha:g}. Radii are of images: "
+        "one of states is divided by the norm of the stem. A net without a solver takes no evaluations of a field.",
     )
 
 
 def _held(certified: pl.DataFrame, radius: float) -> Interval:
     """The share of images that are right and certified within a radius."""
-    held = certified.filter(pl.col("correct") & (pl.col("radius") > 0) & (pl.col("radius") >= radius))
+    held = certified.filter(pl.col("correct") & (pl.col("radius") > radius))
     return rate(held.height, certified.height)
 
 
@@ -172,7 +171,7 @@ def rejection(rows: Rows, setup: Setup) -> Table:
                     accuracy(judged).percent,
                     *(
                         _share(rows.stands(net, epsilon, tuple(joint(way, allowed) for way in WAYS)))
-                        for epsilon in setup.epsilons
+                        for epsilon in setup.radii
                     ),
                 )
             )
@@ -183,13 +182,14 @@ def rejection(rows: Rows, setup: Setup) -> Table:
             "alarms allowed",
             "clean images refused",
             "clean accuracy",
-            *(f"withstood, radius {epsilon:g}" for epsilon in setup.epsilons),
+            *(f"withstood, radius {epsilon:g}" for epsilon in setup.radii),
         ),
         tuple(cells),
-        f"Withstood: of {setup.images} test images, those that the net has right and for which the attack finds no image that is "
-        f"wrong and accepted: PGD of {setup.steps} steps, {_times(setup.restarts)}, the worst of two ways of joining the "
-        f"gradients. Thresholds: conformal, from {setup.calibration} validation images. An image that is wrong without an attack "
-        "counts as lost even where it is refused.",
+        f"Withstood: of {setup.refused} test images, those that the net has right and for which no attack finds an image that is "
+        f"wrong and accepted: PGD of {setup.steps} steps with the gradients joined in two ways, {_times(setup.restarts)}, and "
+        "with small steps and momentum on the margin, from the clean image. Thresholds: conformal, from "
+        f"{setup.calibration} validation images. An image that is wrong without an attack counts as lost even where it is "
+        "refused.",
     )
 
 

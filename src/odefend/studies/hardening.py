@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from pydantic import ValidationError
 
 from odefend.errors import InvalidInput, OutputError, unknown
 from odefend.evaluation import Ledger
+from odefend.evaluation.views import data_of
 from odefend.files import make_folder, write_json
-from odefend.models import load
+from odefend.models import load, weights_digest
 from odefend.progress import Progress
 from odefend.report import Table
 from odefend.studies import hardened, hardened_report
@@ -32,18 +34,24 @@ def plan(net: str, way: str, strength: float, minutes: float, folder: Path, prog
     "smoothing", under noise of that standard deviation. The plan is kept in `folder`, so that a hardening that was stopped goes
     on as it was begun.
 
-    Raises InvalidInput where the net does not say how it was trained, or an epoch takes longer than there is time; OutputError
-    where the folder holds another hardening.
+    Raises InvalidInput where the net does not say how it was trained, where its data set took options, or where an epoch takes
+    longer than there is time; OutputError where the folder holds another hardening.
     """
     if way not in WAYS:
         raise unknown("way of hardening", way, WAYS)
-    path, asked = folder / "plan.json", {"net": net, "way": way, "strength": strength, "minutes": minutes}
+    if not 0 < strength <= 1:
+        raise InvalidInput(
+            f"strength: expected a radius or standard deviation in (0, 1], pixels being in [0, 1], got {strength}."
+        )
+    data_of(net)
+    path = folder / "plan.json"
+    asked = {"net": net, "weights": weights_digest(load(net)), "way": way, "strength": strength, "minutes": minutes}
     if path.exists():
         return _planned(path, asked)
     changes: dict[str, Any] = {"noise": {"sigma": strength}}
     if way == "adversarial":
         changes = {"adversarial": {"epsilon": strength, "steps": 3}}
-    recipe = _further(net, {"name": f"{Path(net).stem}-{way}", **changes})
+    recipe = _further(net, {"name": f"{re.sub('[^A-Za-z0-9_-]', '-', Path(net).stem)}-{way}", **changes})
     batches = -(-len(split_of(recipe, "train")) // recipe.batch_size)
     trial = try_out(recipe, min(TRIED, batches - 1), progress)
     epochs = math.floor(TRAINING * 60 * minutes / (trial.seconds * batches))
@@ -86,14 +94,15 @@ def _further(net: str, changes: dict[str, Any]) -> Recipe:
         "noise": None,
         "begin": net,
     }
+    assert card is not None
     try:
-        assert card is not None
-        return Recipe.model_validate(card.recipe | usual | changes)
-    except (AssertionError, ValidationError) as error:
+        told = Recipe.model_validate(card.recipe)
+    except ValidationError as error:
         raise InvalidInput(
             f"{net}: expected a net with a card that tells its recipe, from which it can be trained further. Train one with "
             "`odefend train`."
         ) from error
+    return Recipe.model_validate(told.model_dump() | usual | changes)
 
 
 @dataclass(frozen=True)

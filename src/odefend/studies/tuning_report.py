@@ -16,8 +16,7 @@ def evidence(told: dict[str, Any]) -> Table:
             Interval(**one["lost"]).percent,
             Interval(**one["won"]).percent,
             f"{100 * one['noise_won']:.1f} % (sigma {one['sigma']:.2g})",
-            Interval(**one["withstood"]).percent if one["withstood"] else "not asked",
-            "" if one["distance"] is None else f"{float(one['distance']):.2f}",
+            _response(one),
         )
         for one in told["tried"]
     )
@@ -31,15 +30,21 @@ def evidence(told: dict[str, Any]) -> Table:
             "lost by it",
             "won back",
             "won back by equal noise",
-            "withstands the best response",
-            "times its distance",
+            "best response",
         ),
         cells,
         f"{point}. It may lose {100 * told['loss']:g} % of clean images. {images['clean']} clean images; won back: of those that "
         f"{told['attack']['attack']}, which knows nothing of it, broke among {images['attacked']}; best response: "
-        f"{told['response']['attack']}, knowing the settings, on {images['answered']}. Equal noise: of the same dose on clean "
-        "margins. Distance: the median, as a multiple of the same attack's on the bare net.",
+        f"{told['response']['attack']}, knowing the settings, on {images['answered']}: the share that stands it, or of an attack "
+        "of smallest norm the median L2 at which it fools most draws, as a multiple of the bare net's. Equal noise: of the same "
+        "dose on clean margins.",
     )
+
+
+def _response(one: dict[str, Any]) -> str:
+    if one["withstood"]:
+        return f"{Interval(**one['withstood']).percent} stand it"
+    return "not asked" if one["distance"] is None else f"{float(one['distance']):.2f} times as far"
 
 
 def words(settings: dict[str, Any]) -> str:

@@ -42,8 +42,8 @@ class Training:
         # Before the state is read back: precision and device decide what the tensors in it become.
         self.module: Any
         self.optimizer: Any
-        learner = UnderNoise(net, recipe.noise.where) if recipe.noise and isinstance(net, Classifier) else net
-        self.module, self.optimizer = fabric.setup(learner, optimizer)
+        self.noisy = UnderNoise(net, recipe.noise.where) if recipe.noise and isinstance(net, Classifier) else None
+        self.module, self.optimizer = fabric.setup(self.noisy or net, optimizer)
         self.net: Classifier | ImageModel = net
         self.rate = rate
         self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
@@ -125,9 +125,9 @@ class Training:
     def _loss(self, images: Images, labels: Labels, step: int, mine: np.ndarray) -> Tensor:
         """Of the images, of what an attack makes of them, or of what noise does; summed."""
         recipe, how, net = self.recipe, self.recipe.adversarial, self.net
-        if recipe.noise is not None:
+        if recipe.noise is not None and self.noisy is not None:
             with torch.no_grad():
-                shape = self.module.shape(images)
+                shape = self.noisy.shape(images)
             noise = recipe.noise.sigma * torch.from_numpy(self._normal("noise", step, shape)[mine])
             return loss_of(recipe, self.module(images, noise.to(images)), labels)
         if how is None or isinstance(net, ImageModel):
