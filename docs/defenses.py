@@ -15,7 +15,7 @@ from pages import fill
 from odefend.evaluation import Ledger
 from odefend.report.withstood import certified, withstood
 from odefend.studies import defenses, defenses_report, hardened, hardened_report
-from odefend.studies.tuning_report import evidence
+from odefend.studies.tuning_report import operating_points
 
 HERE = Path(__file__).parent
 PAGE, WITHSTOOD, CERTIFIED = HERE / "defenses.md", HERE / "defenses.svg", HERE / "certified.svg"
@@ -52,9 +52,9 @@ def parts() -> dict[str, str]:
     for name, (setup, rows, tried) in on_trial().items():
         for table in defenses_report.summary(rows, setup, tried):
             found[table.title] = table.markdown
-        for defense in setup.defenses:
-            told = json.loads((place("defenses", name) / "points" / f"{defense}.json").read_text(encoding="utf-8"))
-            found[f"{setup.net}: {defense}"] = evidence(told).markdown
+        paths = [place("defenses", name) / "points" / f"{defense}.json" for defense in setup.defenses]
+        points = operating_points([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+        found[points.title] = points.markdown
     for setup, rows in of_hardened().values():
         for table in hardened_report.summary(rows, setup):
             found[table.title] = table.markdown

@@ -195,7 +195,8 @@ def test_the_radius_grows_to_its_full_size():
     how = Adversarial(epsilon=0.3, ramp=4)
     assert [how.radius(epoch) for epoch in (0, 2, 4, 9)] == [0.0, 0.15, 0.3, 0.3]
     assert Adversarial(epsilon=0.3).radius(0) == 0.3
-    assert Adversarial(epsilon=0.3, steps=1).length == 1.25 and Adversarial(epsilon=0.3, steps=5).length == 0.5
+    lengths = {steps: Adversarial(epsilon=0.3, steps=steps).length for steps in (1, 3, 5, 10)}
+    assert lengths == {1: 1.25, 3: 0.5, 5: 0.5, 10: 0.25}
 
 
 SMALL = {"options": {"in_channels": 1, "width": 16, "classes": 10}, "epochs": 20}

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from kept import keep
 from pages import fill, filled
 
 from odefend.defenses import DEFENSES
+from odefend.evaluation import Ledger
 from odefend.models import cards
 
 ROOT = Path(__file__).parent.parent
@@ -123,3 +125,24 @@ def test_the_page_on_detectors_is_made_of_the_rows():
     script = script_of("detectors")
     assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()
     assert script.FIGURE.read_text() == script.figure()
+
+
+def test_the_page_on_defenses_is_made_of_the_rows():
+    script = script_of("defenses")
+    assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()
+    assert {path: path.read_text() for path in script.figures()} == script.figures()
+
+
+def test_rows_of_one_evaluation_are_kept_and_never_of_two(tmp_path, monkeypatch):
+    monkeypatch.setattr("kept.RESULTS", tmp_path / "results")
+    ledger, columns = Ledger(tmp_path / "run"), {"image": ["a", "b"], "net": "x"}
+    for key, name in (("1", "study-1"), ("2", "tuning-1")):
+        ledger.write("judged", key, columns)
+        ledger.label([("judged", key, name, "clean", None)])
+    keep(tmp_path / "run", "study", "study-")
+    there = Ledger(tmp_path / "results" / "study")
+    assert there.read("judged")["key"].to_list() == ["1", "1"] and there.labels()["evaluation"].to_list() == ["study-1"]
+    ledger.label([("judged", "2", "study-2", "clean", None)])
+    with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got "):
+        keep(tmp_path / "run", "study", "study-")
+    assert there.read("judged").height == 2

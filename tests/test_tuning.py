@@ -16,7 +16,7 @@ from odefend.evaluation import Defended, Ledger, View, tuning
 from odefend.evaluation.tuning import CANDIDATES, Tried, Tuning, candidates, chosen, record, tune
 from odefend.intervals import rate
 from odefend.progress import Silent
-from odefend.studies.tuning_report import evidence
+from odefend.studies.tuning_report import evidence, operating_points
 
 pytestmark = pytest.mark.xdist_group("tuning")
 
@@ -128,6 +128,14 @@ def test_the_record_is_json_and_its_table_tells_the_choice(found):
     assert table.rows[2][-1] == "not asked" and table.rows[1][-1].endswith("times as far") and "noise" in table.title
     none = evidence(told | {"chosen": None})
     assert "None is chosen" in none.note and not any(row[0].startswith("->") for row in none.rows)
+
+
+def test_operating_points_of_several_defenses(found):
+    """What is chosen; where nothing is, what costs least, and it says so."""
+    told = record(SMALL, *found)
+    table = operating_points([told, told | {"chosen": None}])
+    (name, settings, count, *_), (_, least, *_) = table.rows
+    assert name == told["chosen"]["name"] and "too much" not in settings and count == "3" and "too much" in least
 
 
 def test_wrong_use():

@@ -121,7 +121,7 @@ SETUPS = {
         "mnist",
         ("mnist-mix-adversarial", "mnist-mix", "mnist-mix-matched-adversarial", "mnist-mix-matched"),
         (Smoothed("mnist-mix-noise", 0.5), Smoothed("mnist-mix", 0.5)),
-        thorough=48,
+        thorough=32,
         restarts=1,
         certified=100,
     ),

@@ -30,7 +30,7 @@ TRAINING = 0.9
 def plan(net: str, way: str, strength: float, minutes: float, folder: Path, progress: Progress) -> Recipe:
     """The training that hardens a net in about so many minutes: by its own recipe, from its own weights.
 
-    way: "adversarial", against PGD of 3 steps in an L-inf ball of radius `strength`, which grows in the first half; or
+    way: "adversarial", against PGD of 5 steps in an L-inf ball of radius `strength`, which grows in the first half; or
     "smoothing", under noise of that standard deviation. The plan is kept in `folder`, so that a hardening that was stopped goes
     on as it was begun.
 
@@ -50,7 +50,7 @@ def plan(net: str, way: str, strength: float, minutes: float, folder: Path, prog
         return _planned(path, asked)
     changes: dict[str, Any] = {"noise": {"sigma": strength}}
     if way == "adversarial":
-        changes = {"adversarial": {"epsilon": strength, "steps": 3}}
+        changes = {"adversarial": {"epsilon": strength, "steps": 5}}
     recipe = _further(net, {"name": f"{re.sub('[^A-Za-z0-9_-]', '-', Path(net).stem)}-{way}", **changes})
     batches = -(-len(split_of(recipe, "train")) // recipe.batch_size)
     trial = try_out(recipe, min(TRIED, batches - 1), progress)
@@ -61,7 +61,7 @@ def plan(net: str, way: str, strength: float, minutes: float, folder: Path, prog
             f"minutes: expected at least {math.ceil(needed)}, which an epoch takes here, got {minutes:g}."
         )
     if recipe.adversarial:
-        changes = {"adversarial": {"epsilon": strength, "steps": 3, "ramp": epochs // 2}}
+        changes = {"adversarial": {"epsilon": strength, "steps": 5, "ramp": epochs // 2}}
     recipe = Recipe.model_validate(recipe.model_dump() | changes | {"epochs": epochs})
     make_folder(folder)
     write_json(path, {"asked": asked, "recipe": recipe.model_dump(mode="json")})

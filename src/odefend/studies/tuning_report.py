@@ -1,5 +1,6 @@
 """The table of a tuning, from its record."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from odefend.intervals import Interval
@@ -38,6 +39,34 @@ def evidence(told: dict[str, Any]) -> Table:
         f"{told['response']['attack']}, knowing the settings, on {images['answered']}: the share that stands it, or of an attack "
         "of smallest norm the median L2 at which it fools most draws, as a multiple of the bare net's. Equal noise: of the same "
         "dose on clean margins.",
+    )
+
+
+def operating_points(told: Sequence[dict[str, Any]]) -> Table:
+    """The settings chosen for several defenses of a net, or of one whose settings all cost too much those that cost least."""
+    cells = []
+    for one in told:
+        chosen = one["chosen"]
+        least = min(one["tried"], key=lambda tried: tried["lost"]["value"])
+        point = next((tried for tried in one["tried"] if chosen == tried["defense"]), least)
+        cells.append(
+            (
+                point["defense"]["name"],
+                words(point["defense"]["settings"]) + ("" if chosen else " (costs too much)"),
+                str(len(one["tried"])),
+                Interval(**point["lost"]).percent,
+                Interval(**point["won"]).percent,
+                f"{100 * point['noise_won']:.1f} % (sigma {point['sigma']:.2g})",
+            )
+        )
+    first = told[0]
+    return Table(
+        f"Operating points of {first['net']}",
+        ("defense", "settings", "of so many tried", "clean accuracy lost", "won back", "won back by equal noise"),
+        tuple(cells),
+        f"Chosen on {first['images']['clean']} images of the {first['split']} split, to lose no more than "
+        f"{100 * first['loss']:g} % of clean images; won back: of those that {first['attack']['attack']}, which knows nothing of "
+        f"it, broke among {first['images']['attacked']}. Equal noise: of the same dose on clean margins.",
     )
 
 

@@ -87,7 +87,10 @@ class Adversarial(_Settings):
     epsilon: float = Field(gt=0, le=1, description="radius of the ball")
     steps: int = Field(default=7, ge=1)
     step: float | None = Field(
-        default=None, gt=0, description="length of a step in radii; default: 2.5 / steps, 1.25 for a single one"
+        default=None,
+        gt=0,
+        description="length of a step in radii; default: 2.5 / steps, but no more than .5, for of a few long steps a net learns "
+        "the corners that they end in by heart and withstands nothing else; 1.25 for a single step, of which that is true as well",
     )
     ramp: int = Field(default=0, ge=0, description="epochs in which the radius grows to its full size, step by step")
     beta: float = Field(
@@ -112,7 +115,7 @@ class Adversarial(_Settings):
     @property
     def length(self) -> float:
         """Of a step, in radii."""
-        return self.step or (2.5 / self.steps if self.steps > 1 else 1.25)
+        return self.step or (min(2.5 / self.steps, 0.5) if self.steps > 1 else 1.25)
 
     def radius(self, epochs: float) -> float:
         """Of the ball, after so many epochs."""
