@@ -59,13 +59,13 @@ def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
 
 def certified(groups: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[Interval]]]]) -> str:
     """Certified accuracy by radius: a panel for each data set, a curve for each net."""
-    figure, panels = panelled(4.9 * len(groups), 3.7, len(groups))
+    figure, panels = panelled(4.9 * len(groups), 4.4, len(groups))
     for axes, (title, curves) in zip(panels, groups.items(), strict=True):
         for (label, (radii, values)), color in zip(
             curves.items(), (BLUE, GREY, GREEN, ORANGE, PURPLE, RED), strict=False
         ):
             line(axes, radii, values, color, label)
         axes.set(xlabel="L2 radius", title=title, ylim=(-3, 103))
-        axes.legend(loc="upper right", frameon=False, fontsize=7.5)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
     panels[0].set_ylabel("right and certified, %")
     return svg(figure, "Certified accuracy by radius")

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from odefend.evaluation import Ledger
+from odefend.evaluation import Defended, Ledger
 from odefend.intervals import Interval, mean, mean_difference
 from odefend.report import Table
 from odefend.report.withstood import Withstood
@@ -38,6 +38,14 @@ class Rows:
     def defenses(self) -> list[str | None]:
         """Their settings, in the order in which they were judged; None: the bare net."""
         return [None, *sorted(self.judged["settings"].drop_nulls().unique())]
+
+    def those(self, tried: Sequence[Subject]) -> list[Subject]:
+        """The defenses that were tried, each without its partner where that was not: of a study that was stopped."""
+
+        def done(defense: Defended | None) -> bool:
+            return defense is not None and self.right(defense.text).height > 0
+
+        return [one if done(one.partner) else replace(one, partner=None) for one in tried if done(one.defense)]
 
     def of_defense(self, settings: str | None) -> pl.DataFrame:
         """What one was shown."""
@@ -84,7 +92,7 @@ def _share(judged: pl.DataFrame, what: pl.Expr, *by: str) -> pl.DataFrame:
 
 def summary(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> list[Table]:
     """All tables, of the defenses that have been tried."""
-    tried = [one for one in tried if all(rows.right(defense.text).height for defense, _ in one.pairs)]
+    tried = rows.those(tried)
     return [success(rows, setup, tried), distance(rows, setup, tried), more_draws(rows, setup, tried)]
 
 
@@ -138,7 +146,7 @@ def _in_ball(rows: Rows, label: str, settings: str | None, partner: str | None) 
 
 def withstood(rows: Rows, tried: Sequence[Subject]) -> list[Withstood]:
     """The same as a figure shows it: the bare net first."""
-    tried = [one for one in tried if all(rows.right(defense.text).height for defense, _ in one.pairs)]
+    tried = rows.those(tried)
     found = [(BARE, None, None), *((one.label, one.defense.text, one.partner) for one in tried)]
     return [
         Withstood(
