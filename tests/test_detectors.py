@@ -89,6 +89,29 @@ def test_a_score_knows_no_other_image(fitted, test_digits):
     assert torch.allclose(one, whole[4:5], rtol=1e-4, atol=1e-4)
 
 
+def test_an_attacker_follows_other_draws_and_few(fitted, test_digits):
+    """What draws nothing is followed itself; what draws, by as many draws as asked, whose score is the same one."""
+    other, some = fitted.redrawn(2), test_digits[:24]
+    mixed, ids = torch.cat([some.images, OUTLIERS]), test_digits.ids[:48]
+    own, found = scores(fitted, mixed, ids), scores(other, mixed, ids)
+    draws = isinstance(fitted, (ToleranceVote, ToleranceDrop, NoiseDrop))
+    assert (other is fitted) != draws and other.cost <= fitted.cost
+    assert torch.equal(found, own) != draws and torch.equal(found, scores(fitted.redrawn(2), mixed, ids))
+    if isinstance(fitted, ToleranceVote):
+        assert other.cost == 2 and set(found.tolist()) <= {0.0, 2.5, 5.0}  # of two votes, one against none or two
+    elif draws:
+        assert other.cost == 1 + min(2, fitted.cost - 1)
+        lasting = fitted.redrawn(99)
+        assert lasting.cost == fitted.cost and not torch.equal(scores(lasting, mixed, ids), own)
+
+
+def test_members_of_a_fused_detector_are_drawn_anew(oon, clean, test_digits):
+    fused = Fused(oon, (OnePassMargin(oon), NoiseDrop(oon, draws=3))).fit(clean)
+    other, some = fused.redrawn(2), test_digits[:24]
+    assert other.members[0] is fused.members[0] and other.cost == 1 + 3
+    assert not torch.equal(scores(other, some.images, some.ids), scores(fused, some.images, some.ids))
+
+
 def test_a_score_can_be_lowered_along_its_gradient(fitted, test_digits):
     """Also where the gradient is that of a stand-in: of several small steps one lowers each of most scores."""
     ids = test_digits.ids[:8]

@@ -82,6 +82,11 @@ class Detector(ABC):
         """What there is to learn from images that have been checked, as tensors by name."""
         return {}
 
+    def redrawn(self, draws: int) -> "Detector":  # noqa: ARG002
+        """What an attacker who does not see its random draws can follow in its place: the same score of other draws, at most so
+        many; itself where nothing is drawn."""
+        return self
+
     @property
     def state(self) -> dict[str, Tensor]:
         """What was learned, where there is anything."""

@@ -1,7 +1,7 @@
 """Detectors that look at the logits of one pass, or of a few more on changed images: what any costlier one has to beat."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -82,6 +82,9 @@ class NoiseDrop(Detector):
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
         said = self.net.predict(images)
         return drop(said, [self.net.predict(self.noise.add(images, ids, index)) for index in range(self.draws)])
+
+    def redrawn(self, draws: int) -> "NoiseDrop":
+        return replace(self, draws=min(draws, self.draws), seed=self.seed + 1)
 
     @property
     def cost(self) -> int:

@@ -1,7 +1,7 @@
 """Several detectors as one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,14 @@ class Fused(Detector):
             exact = -calibration.p_values(score).log().to(score.device)
             parts.append(straight_through(exact, _slope(calibration, score)) if score.requires_grad else exact)
         return torch.stack(parts).sum(0)
+
+    def redrawn(self, draws: int) -> "Fused":
+        members = tuple(one.redrawn(draws) for one in self.members)
+        if all(one is member for one, member in zip(members, self.members, strict=True)):
+            return self
+        other = replace(self, members=members)
+        other.learned = self.learned
+        return other
 
     @property
     def cost(self) -> int:

@@ -1,7 +1,7 @@
 """Detectors that look at how an ODE net's solver went about an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from sklearn.covariance import LedoitWolf
@@ -58,6 +58,10 @@ class ToleranceDrop(Detector):
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
         drawn = self.defense(self.net)
         return drop(self.net.predict(images), [drawn.draw(ids, index).predict(images) for index in range(self.draws)])
+
+    def redrawn(self, draws: int) -> "ToleranceDrop":
+        other = replace(self.defense, seed=self.defense.seed + 1)
+        return replace(self, draws=min(draws, self.draws), defense=other)
 
     @property
     def cost(self) -> int:

@@ -4,7 +4,7 @@ Their rule accepts an image whose largest agreeing group v_agree has at least v_
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -95,9 +95,23 @@ class ToleranceVote(Detector):
                 break
         return Outcome(counts.amax(1) >= v_min, solves, nfe)
 
+    def redrawn(self, draws: int) -> "ToleranceVote":
+        other = replace(self.defense, seed=self.defense.seed + 1)
+        return _Sample(self.net, max(2, min(draws, self.votes)), other, of=self.votes)
+
     @property
     def cost(self) -> int:
         return self.votes
+
+
+@dataclass(eq=False)
+class _Sample(ToleranceVote):
+    """A vote of fewer solves, whose score, proportionally smaller, is told in units of a vote `of` so many."""
+
+    of: int = 20
+
+    def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
+        return super().suspicion(images, ids) * self.of / self.votes
 
 
 def _ballot(said: Prediction) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Detectors that stand beside a net in units of work, and attackers who know them. Small values, as in `views`."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import Any
 import torch
 
 from odefend.attacks import Guard
-from odefend.detectors import DETECTORS, Detector, NoiseDrop, ToleranceDrop, ToleranceVote, named_detector
+from odefend.detectors import DETECTORS, Detector, named_detector
 from odefend.errors import InvalidInput
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.views import Slice, View
 from odefend.models import weights_digest
-from odefend.tensors import Images, PerImage
-
-DRAWING = (ToleranceVote, ToleranceDrop, NoiseDrop)
-"""Detectors that draw at random."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +91,9 @@ class Guarded:
 
     def open(self, view: View, ledger: Ledger) -> Guard:
         """The detector as an attack is given it."""
-        detector, source = self.watch.open(view, ledger), None
-        settings, name, net = json.loads(self.watch.settings), self.watch.detector, view.open()
-        if isinstance(detector, ToleranceVote):
-            settings |= {"votes": min(self.searched, detector.votes), "defense": _reseeded(detector, settings)}
-            # A vote of fewer solves has a proportionally smaller score.
-            source = _Rescaled(named_detector(name, net, settings), detector.votes / settings["votes"])
-        elif isinstance(detector, ToleranceDrop):
-            settings |= {"draws": min(self.searched, detector.draws), "defense": _reseeded(detector, settings)}
-            source = named_detector(name, net, settings)
-        elif isinstance(detector, NoiseDrop):
-            settings |= {"draws": min(self.searched, detector.draws), "seed": detector.seed + 1}
-            source = named_detector(name, net, settings)
-        return Guard(detector, self.threshold, self.scale, self.way, source)
+        detector = self.watch.open(view, ledger)
+        followed = detector.redrawn(self.searched)
+        return Guard(detector, self.threshold, self.scale, self.way, None if followed is detector else followed)
 
     def record(self, view: View) -> dict[str, Any]:
         """What decides an attack on both, for the digest of a unit and for its rows."""
@@ -116,24 +101,4 @@ class Guarded:
 
     def passes(self, view: View) -> int:
         """Through the net, for a gradient of the score that is searched."""
-        many = self.watch.passes(view)
-        kind = DETECTORS[self.watch.detector]
-        # A vote asks the net at its draws alone, the others at the image itself as well.
-        return min(many, self.searched + (kind is not ToleranceVote)) if kind in DRAWING else many
-
-
-def _reseeded(detector: ToleranceVote | ToleranceDrop, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a defense that draws otherwise than the detector's."""
-    return settings.get("defense", {}) | {"seed": detector.defense.seed + 1}
-
-
-@dataclass(frozen=True)
-class _Rescaled:
-    """A score in other units."""
-
-    of: Detector
-    factor: float
-
-    def score(self, images: Images, ids: Sequence[str]) -> PerImage:
-        """The score times the factor."""
-        return self.of.score(images, ids) * self.factor
+        return _opened(self.watch, view).redrawn(self.searched).cost
