@@ -12,12 +12,12 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 def keep(folder: Path, name: str, beginning: str = "") -> None:
     """Copy the rows of a finished study to results/NAME, one file per table, in place of what is there: of the only evaluation
-    whose name has that beginning. Raises ValueError where there are several, whose rows must not be mixed."""
+    whose name has that beginning. Raises ValueError where there is none, or several, whose rows must not be mixed."""
     source, kept = Ledger(folder), RESULTS / name
     labels = source.labels().filter(pl.col("evaluation").str.starts_with(beginning))
-    if (several := labels["evaluation"].unique().to_list()) and len(several) > 1:
+    if len(found := labels["evaluation"].unique().to_list()) != 1:
         raise ValueError(
-            f"{folder}: expected one evaluation {beginning}*, got {several}. Run the study in a new folder."
+            f"{folder}: expected one evaluation {beginning}*, got {found}. Name the folder of a study, and run each in its own."
         )
     for old in kept.rglob("*.parquet"):
         old.unlink()

@@ -80,15 +80,16 @@ def test_the_divergence_has_a_gradient_where_a_probability_is_nothing():
     assert clean.grad is not None and torch.isfinite(clean.grad).all()
 
 
-def test_the_loss_is_that_of_clean_and_moved_images(tmp_path, monkeypatch):
-    """TRADES: cross-entropy of the clean ones, and beta times the divergence to those that the attack made."""
-    recipe = read_recipe(
-        "digits-res", overrides={"images": 32, "adversarial": {"epsilon": 0.1, "steps": 1, "beta": 2.0}}
-    )
+@pytest.mark.parametrize("way", ["beta", "ccat"])
+def test_the_loss_is_that_of_clean_and_moved_images(way, monkeypatch):
+    """Cross-entropy of the clean ones, and for those that the attack made, TRADES: beta times the divergence of the answers; CCAT:
+    cross-entropy with a target that is the surer the nearer they are. The ball grows from step to step."""
+    how = {"epsilon": 0.1, "steps": 1, "ramp": 1, way: 2.0}
+    recipe = read_recipe("digits-res", overrides={"images": 64, "batch_size": 32, "adversarial": how})
     seen = []
 
     def noted(*given):
-        seen.append((given[1], attacked(*given)))
+        seen.append((given[1], attacked(*given), given[4]))
         return seen[-1][1]
 
     monkeypatch.setattr("odefend.training.loop.attacked", noted)
@@ -96,12 +97,20 @@ def test_the_loss_is_that_of_clean_and_moved_images(tmp_path, monkeypatch):
     for module in training.net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    training.learn()
     net = copy.deepcopy(training.net).train()
     found = training.learn()
     assert training.order is not None
-    (images, moved), labels = seen[0], training.data.labels[training.order[1][0]]
+    (images, moved, radius), labels = seen[1], training.data.labels[training.order[1][1]]
+    assert radius == pytest.approx(0.05) and seen[0][2] == 0, "half of an epoch, and none, had passed"
     clean, there = net(images), net(moved)
-    expected = F.cross_entropy(clean, labels, reduction="sum") + 2.0 * divergence(clean, there)
+    more = 2.0 * divergence(clean, there)
+    if way == "ccat":
+        share = (1 - (moved - images).abs().amax((1, 2, 3)) / 0.1) ** 2
+        target = share[:, None] * F.one_hot(labels, 10) + (1 - share[:, None]) / 10
+        assert share.min() < 0.6 and share.max() <= 1
+        more = -(target * there.log_softmax(1)).sum()
+    expected = F.cross_entropy(clean, labels, reduction="sum") + more
     assert found == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -117,6 +126,16 @@ def test_confidence_is_learned_from_balls_of_all_sizes(oon, test_digits):
             oon(images).softmax(1).scatter(1, some.labels[:, None], 0.0) for images in (some.images, moved)
         )
     assert (after.amax(1) >= before.amax(1) - 1e-6).all() and after.amax(1).mean() > before.amax(1).mean()
+
+    # Of 64 images in balls of full size, as those of an attack that climbs the cross-entropy.
+    some = test_digits[:64]
+    draws = torch.rand(some.images.shape, generator=torch.Generator().manual_seed(0))
+    draws[:, :1, :1, :1] = 1
+    both = (how, how.model_copy(update={"ccat": 0.0}))
+    ours, other = (attacked(oon, some.images, some.labels, one, 0.2, draws) for one in both)
+    with torch.no_grad():
+        sure, less = (oon(one).softmax(1).scatter(1, some.labels[:, None], 0.0).amax(1).mean() for one in (ours, other))
+    assert sure > less
 
 
 def test_how_sure_to_be():

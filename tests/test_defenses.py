@@ -315,6 +315,7 @@ def test_a_defense_by_its_name_and_settings(name, settings, expected):
         ("input-noise", {}, InvalidInput, "expected settings for input-noise, missing 'sigma'"),
         ("input-noise", {"sigma": "much"}, InvalidInput, "sigma: input should be a valid number"),
         ("input-noise", {"sigma": -1}, InvalidInput, "sigma: expected a number >= 0"),
+        ("random-tolerance", {"distribution": {"lo": 1e-4, "high": 1.0}}, UnknownName, "Did you mean 'low'"),
         ("averaged", {"defense": "input-noise"}, InvalidInput, "expected its name and settings, got 'input-noise'"),
     ],
 )

@@ -145,4 +145,6 @@ def test_rows_of_one_evaluation_are_kept_and_never_of_two(tmp_path, monkeypatch)
     ledger.label([("judged", "2", "study-2", "clean", None)])
     with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got "):
         keep(tmp_path / "run", "study", "study-")
+    with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got \[\]"):
+        keep(tmp_path / "mistyped", "study", "study-")
     assert there.read("judged").height == 2

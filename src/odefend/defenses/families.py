@@ -1,7 +1,7 @@
 """The defenses by name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -58,6 +58,12 @@ def _value(name: str, types: Mapping[str, Any], key: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or "name" not in value:
             raise InvalidInput(f"defense: expected its name and settings, got {value!r}.")
         return named_defense(value["name"], {one: value[one] for one in value if one != "name"})
+    if is_dataclass(types[key]) and isinstance(
+        value, Mapping
+    ):  # of which pydantic would take what it knows, and say nothing
+        known = [field.name for field in fields(types[key])]
+        if wrong := [one for one in value if one not in known]:
+            raise unknown(f"part of {key}", wrong[0], known)
     try:
         return TypeAdapter(types[key]).validate_python(value)
     except ValidationError as error:

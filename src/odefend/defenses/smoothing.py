@@ -173,7 +173,9 @@ class _Sampling:
     def outcomes(self, draws: range) -> tuple[Outcomes, Counts]:
         """How often each image's draws say each class, or nothing, and what that costs."""
         if not len(draws):
-            raise InvalidInput("n, n0: expected at least 1 draw, got none.")
+            raise InvalidInput(
+                f"n, n0: expected at least 1 draw each, got {draws.stop - draws.start}. Try n0=100 and n=1000."
+            )
         counts = self.images.new_zeros((len(self.images), self.net.classes + 1), dtype=torch.int64)
         nfe = counts.new_zeros(len(counts))
         self.progress.stage("smoothing", len(self.images) * len(draws))

@@ -28,7 +28,8 @@ TRAINING = 0.9
 
 
 def plan(net: str, way: str, strength: float, minutes: float, folder: Path, progress: Progress) -> Recipe:
-    """The training that hardens a net in about so many minutes: by its own recipe, from its own weights.
+    """The training that hardens a net in about so many minutes: from its own weights, on its own data and by its own solver, with
+    AdamW in one cycle.
 
     way: "adversarial", against PGD of 5 steps in an L-inf ball of radius `strength`, which grows in the first half; or
     "smoothing", under noise of that standard deviation. The plan is kept in `folder`, so that a hardening that was stopped goes
@@ -43,6 +44,8 @@ def plan(net: str, way: str, strength: float, minutes: float, folder: Path, prog
         raise InvalidInput(
             f"strength: expected a radius or standard deviation in (0, 1], pixels being in [0, 1], got {strength}."
         )
+    if not 0 < minutes < math.inf:
+        raise InvalidInput(f"minutes: expected a time above 0, such as 10, got {minutes}.")
     data_of(net)
     path = folder / "plan.json"
     asked = {"net": net, "weights": weights_digest(load(net)), "way": way, "strength": strength, "minutes": minutes}
@@ -53,6 +56,11 @@ def plan(net: str, way: str, strength: float, minutes: float, folder: Path, prog
         changes = {"adversarial": {"epsilon": strength, "steps": 5}}
     recipe = _further(net, {"name": f"{re.sub('[^A-Za-z0-9_-]', '-', Path(net).stem)}-{way}", **changes})
     batches = -(-len(split_of(recipe, "train")) // recipe.batch_size)
+    if batches < 2:
+        raise InvalidInput(
+            f"{net}: expected two batches an epoch or more, by which training is timed, got {batches} of {recipe.batch_size}. "
+            "Train the net by a recipe with a smaller batch_size or more images."
+        )
     trial = try_out(recipe, min(TRIED, batches - 1), progress)
     epochs = math.floor(TRAINING * 60 * minutes / (trial.seconds * batches))
     if epochs < 1:

@@ -89,8 +89,8 @@ class Adversarial(_Settings):
     step: float | None = Field(
         default=None,
         gt=0,
-        description="length of a step in radii; default: 2.5 / steps, but no more than .5, for of a few long steps a net learns "
-        "the corners that they end in by heart and withstands nothing else; 1.25 for a single step, of which that is true as well",
+        description="length of a step in radii; default: 2.5 / steps, but no more than .5, for trained by few long steps a net may "
+        "withstand those alone (catastrophic overfitting, arXiv 2001.03994); 1.25 for a single step, of which that is true as well",
     )
     ramp: int = Field(default=0, ge=0, description="epochs in which the radius grows to its full size, step by step")
     beta: float = Field(
