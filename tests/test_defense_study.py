@@ -27,6 +27,8 @@ SMOKE = defenses.Setup(
     searched=2,
     draws=3,
     many=3,
+    followed=6,
+    leaps=2,
     votes=2,
     loss=0.2,
     tuned=(24, 8, 6, 2),
@@ -86,7 +88,15 @@ def test_attackers_know_what_they_face():
         assert (("adaptive", 2, None) in told) == (("more draws", 3, None) in told) == random
         balls = [one.attack for one in made if "nearest" not in one.experiment]
         assert all(isinstance(one, PGD) and one.early_stop != random for one in balls)
+        leaps = [one.attack for one in made if one.experiment == "adaptive, leaps"]
+        assert [isinstance(one, PGD) and (one.step_size, one.restarts) for one in leaps] == [(SMOKE.epsilon, 2)] * (
+            not random
+        )
         assert {one.loss for one in balls if isinstance(one, PGD)} == {"cross-entropy", "margin"}
+    told = {(one.experiment, one.view, one.source) for one in defenses.knowing(SMOKE, None)}
+    assert told == {(f"adaptive, {how}", SMOKE.view, None) for how in ("margin", "leaps")}, (
+        "and plain: of its own gradient"
+    )
     quick = replace(SMOKE, margin=False)
     assert not any("margin" in one.experiment for one in defenses.knowing(quick, noise))
 
@@ -125,10 +135,50 @@ def test_the_worst_case_is_no_better_than_any_attack(rows, tried):
             assert (each["share"] <= each["share_worst"]).all()
 
 
+def test_the_cells_of_a_defense_and_its_noise_by_hand():
+    """Four images. Transferred fools none of the defense, plain one, white-box two, the bare net's gradient another one of them;
+    the noise is fooled on one, and on another one by more draws, which were followed for the first two alone."""
+    told = {
+        "plain": (1, 0, 0, 0),
+        "transferred": (0, 0, 0, 0),
+        "white-box": (1, 1, 0, 0),
+        "adaptive, bare": (0, 1, 0, 0),
+    }
+    noisy = {"plain": (1, 0, 0, 0), "transferred": (0,) * 4, "adaptive": (0, 0, 0, 1), "more draws": (0, 1)}
+    point, noise = Defended("tolerance", '{"tolerance":1.0}'), Defended("input-noise", '{"sigma":0.1}')
+
+    def shown(settings, experiment, broken):
+        return pl.DataFrame(
+            {
+                "settings": pl.Series([settings] * len(broken), dtype=pl.String),
+                "experiment": experiment,
+                "image": list("abcd")[: len(broken)],
+                "correct": [not one for one in broken],
+                "status": 0,
+                "scale": 1.0,
+                "initially_wrong": False,
+                "crafted": experiment,
+            }
+        )
+
+    judged = [
+        *(shown(one, "clean", (0,) * 4) for one in (None, point.text, noise.text)),
+        *(shown(point.text, name, broken) for name, broken in told.items()),
+        *(shown(noise.text, name, broken) for name, broken in noisy.items()),
+    ]
+    rows = defenses_report.Rows(pl.DataFrame(), pl.concat(judged))
+    _, cells = defenses_report.success(rows, SMOKE, [Subject("tolerance", point, noise)]).rows
+    shares = [cell.split(" [")[0] for cell in cells]
+    assert shares[2:8] == ["100.0 %", "25.0 %", "0.0 %", "50.0 %", "25.0 %", "50.0 %"]
+    assert shares[9:] == ["100.0 %", "75.0 %", "+0"], "difference: of the images a and b, both are fooled in either"
+
+
 def test_evading_by_hand(rows):
     """The least length that fools most draws, over both searches and all scales."""
     settings = Defended("input-noise", '{"sigma":0.1}').text
-    shown = [name for name in rows.defenses if name and "input-noise" in name and "draws" not in name]
+    shown = sorted(
+        name for name in rows.judged["settings"].drop_nulls().unique() if "input-noise" in name and "draws" not in name
+    )
     settings = settings if settings in shown else str(shown[0])
     found = rows.evading(settings)
     for image, far in found.rows():

@@ -363,13 +363,18 @@ def test_intervals():
     assert intervals.mean(many).low == pytest.approx(few.low, abs=2e-3), "the normal interval meets the bootstrap"
     none, every = intervals.mean(-np.ones(20)), intervals.mean(np.ones(20))
     assert (none.low, none.high) == (-1, -every.low) and none.high > -1, "equal numbers are no certainty"
+    some = intervals.median(np.random.default_rng(0).normal(size=401))
+    assert some.low < 0 < some.high and 0.2 < some.high - some.low < 0.4  # 4 x 1.2533 / sqrt(401) = 0.25
+    assert (
+        intervals.median(np.array([1.0, np.inf, 2.0])).value == 2 and intervals.median(np.full(3, np.inf)).low == np.inf
+    )
     assert intervals.auroc(np.zeros(9), np.ones(9)).value == 1 and intervals.auroc(np.ones(5), np.ones(5)).value == 0.5
 
 
 def test_intervals_do_not_depend_on_the_order_of_the_rows():
     one, two, three, four = np.random.default_rng(0).normal(size=(4, 30)).round(1)
     mixed, other = (np.random.default_rng(seed).permutation(30) for seed in (1, 2))
-    assert intervals.mean(one) == intervals.mean(one[mixed])
+    assert intervals.mean(one) == intervals.mean(one[mixed]) and intervals.median(one) == intervals.median(one[mixed])
     assert intervals.mean_ratio(one, two + 9) == intervals.mean_ratio(one[mixed], two[mixed] + 9)
     assert intervals.auroc(one, two) == intervals.auroc(one[mixed], two[other])
     paired = intervals.auroc_difference(one, two, three, four)

@@ -44,6 +44,9 @@ def test_as_many_epochs_as_fit(small, tmp_path, monkeypatch):
     assert smooth.noise is not None and smooth.noise.sigma == 0.3 and smooth.adversarial is None
     with pytest.raises(InvalidInput, match=r"minutes: expected at least 1, which an epoch takes here, got 0\.01"):
         plan(small, "adversarial", 0.1, 0.01, tmp_path / "c", Silent())
+    for minutes in (0.0, float("inf"), float("nan")):
+        with pytest.raises(InvalidInput, match="minutes: expected a time above 0, such as 10, got"):
+            plan(small, "adversarial", 0.1, minutes, tmp_path / "c", Silent())
     assert not (tmp_path / "c").exists()
 
 
@@ -96,12 +99,15 @@ def test_before_and_after(way, small, tmp_path, monkeypatch):
         assert row[1].startswith(f"{100 * right / 20:.1f} %") and row[-1] == "0.0"
         net, other = odefend.load(name), odefend.load(small if name != small else found.weights)
         broken = torch.zeros(20, dtype=torch.bool)
-        for attack, source in ((odefend.PGD(found.setup.epsilons[-1], steps=3), None), (blind(found.setup), other)):
+        for attack, source in (
+            *((attack, None) for _, attack, _ in few(found.setup.epsilons[-1])),
+            (blind(found.setup), other),
+        ):
             made = attack(net, some.images, some.labels, ids=some.ids, source=source)
             broken |= made.success | made.initially_wrong
         at = columns.index(f"worst case, L-inf {found.setup.epsilons[-1]:g}")
         assert row[at].startswith(f"{100 * (~broken).double().mean().item():.1f} %")
-    assert ("certified, L2 radius 0.25" in columns) == (way == "smoothing")
+    assert ("certified, L2 radius 0.2" in columns) == (way == "smoothing")
     files = sorted(tmp_path.rglob("*.parquet"))
     times = [path.stat().st_mtime_ns for path in files]
     assert harden(small, way, 0.2, 1.0, tmp_path, Silent(), images=20, workers=1).table == found.table
@@ -113,7 +119,10 @@ def blind(setup):
 
 
 def few(epsilon):
-    return (("PGD", odefend.PGD(epsilon, steps=3), 20),)
+    return (
+        ("PGD", odefend.PGD(epsilon, steps=3), 20),
+        ("PGD, margin", odefend.PGD(epsilon, steps=3, loss="margin"), 20),
+    )
 
 
 def test_what_is_measured(small, tmp_path):
@@ -155,9 +164,9 @@ def test_the_worst_case_is_no_better_than_any_attack(study):
     rows = hardened_report.Rows.of(Ledger(study), SMOKE.name)
     for net in SMOKE.nets:
         for epsilon in SMOKE.epsilons:
-            worst = rows.worst(net, epsilon)
+            worst = rows.worst(net, epsilon, SMOKE)
             assert worst.height == SMOKE.thorough
-            for name in hardened_report.TRIED:
+            for name in hardened.tried(SMOKE):
                 each = rows.stands(net, epsilon, (name,)).join(worst, on="image", suffix="_worst")
                 assert each.height == SMOKE.thorough and not (each["stands_worst"] & ~each["stands"]).any()
     made = rows.crafted.filter(
@@ -183,15 +192,85 @@ def test_refusal_is_set_on_clean_images_and_attacked_together(study):
 
 def test_the_tables_of_the_study(study, tmp_path):
     rows = hardened_report.Rows.of(Ledger(study))
-    balls, certified, refusing = hardened_report.summary(rows, SMOKE)
+    balls, distances, certified, refusing = hardened_report.summary(rows, SMOKE)
     assert len(balls.rows) == 4 and len(refusing.rows) == 4
     (row,) = certified.rows
     shares = [float(cell.split()[0]) for cell in row[1:7]]
     assert shares == sorted(shares, reverse=True) and row[-1] == "0"
     bare = hardened_report.summary(rows, replace(SMOKE, smoothed=(), refusing=()))
-    assert [table.title for table in bare] == [balls.title]
+    assert [table.title for table in bare] == [balls.title, distances.title]
     # The net that may refuse loses nothing in clean accuracy by it, so both columns are there to see.
     assert {"clean images refused", "clean accuracy"} <= set(refusing.columns)
+
+
+def test_how_far_a_net_is_broken_counts_those_that_stand():
+    """Five images of a net: one wrong anyhow, three broken at L2 distances of 1, 2 and 3, one never."""
+    each = {"success": [True, True, True, True, False], "initially_wrong": [True, False, False, False, False]}
+    crafted = pl.DataFrame({"experiment": "C&W", "net": "digits-res", "l2": [0.0, 1.0, 2.0, 3.0, 0.0], **each})
+    setup, none = replace(SMOKE, nets=("digits-res",)), pl.DataFrame()
+    table = hardened_report.distances(hardened_report.Rows(crafted, none, none, none), setup)
+    assert table.rows == (("digits-res", "75.0 % [30.1, 95.4]", "2.50 [1.00, inf]"),)
+
+
+def test_certified_is_what_is_right_and_proven():
+    """Of four images one is wrong however wide its certificate, and one is proven within .1 only; by 500 draws of noise of .1
+    nothing is proven beyond .22."""
+    certified = pl.DataFrame(
+        {
+            "experiment": (one := hardened.Smoothed("digits-res", 0.1)).label,
+            "prediction": [1, 2, 3, -1],
+            "correct": [True, False, True, False],
+            "radius": [0.2, 0.2, 0.1, 0.0],
+            "nfe": [0, 0, 0, 0],
+        }
+    )
+    none = pl.DataFrame()
+    rows = hardened_report.Rows(none, none, none, certified)
+    (row,) = hardened_report.certificates(rows, replace(SMOKE, smoothed=(one,), draws=500)).rows
+    assert [cell.split(" [")[0] for cell in row[1:]] == ["50.0 %", "25.0 %", *["-"] * 4, "25.0 %", "0"]
+
+
+def test_withstood_is_what_is_right_accepted_and_not_got_past():
+    """Five images: one attacked with success by one of the ways, one refused when clean, one wrong, two that stand. Another
+    detector's scores and another net's rows count for nothing."""
+    images = list("abcde")
+    clean = pl.DataFrame(
+        {"experiment": "clean", "net": "digits-res", "image": images, "correct": [*[True] * 4, False], "status": 0}
+    )
+    usual = {"net": "digits-res", "detector": "one-pass-margin"}
+    scored = pl.concat(
+        [
+            pl.DataFrame({**usual, "kind": "calibration", "image": list(map(str, range(200))), "score": [0.0] * 200}),
+            pl.DataFrame({**usual, "kind": "clean", "image": images, "score": [0.0, 9.0, 0.0, 0.0, 0.0]}),
+            pl.DataFrame({**usual, "detector": "confidence", "kind": "clean", "image": images, "score": [9.0] * 5}),
+        ]
+    )
+    crafted = pl.concat(
+        pl.DataFrame(
+            {
+                "experiment": hardened.refusal(way, allowed),
+                "net": "digits-res",
+                "epsilon": 0.1,
+                "image": images,
+                "success": [way == "small steps", False, False, False, False],
+                "initially_wrong": [False] * 4 + [True],
+            }
+        )
+        for way in hardened.attacks_past_refusal(SMOKE, 0.1)
+        for allowed in hardened.ALARMS
+    )
+    rows = hardened_report.Rows(crafted, clean, scored, pl.DataFrame())
+    setup = replace(SMOKE, refusing=(("digits-res", "one-pass-margin"),), radii=(0.1,))
+    for row in hardened_report.rejection(rows, setup).rows:
+        assert row[2].startswith("20.0 %") and row[-1].startswith("40.0 %"), row
+
+
+def test_nothing_more_is_needed_to_harden_a_net(monkeypatch):
+    """Neither is anything of it tried that asks for an optional package."""
+    monkeypatch.setattr("odefend.attacks.autoattack_adapter.library", lambda name: 1 / 0)
+    setup = replace(SMOKE, thorough=0)
+    assert {unit.experiment for unit in hardened.in_balls(setup)} == set(hardened.tried(setup))
+    assert not hardened.nearest(setup)
 
 
 def test_other_solves_are_followed_of_a_net_that_has_some():
@@ -203,7 +282,7 @@ def test_other_solves_are_followed_of_a_net_that_has_some():
 
 def test_the_commands(small, tmp_path):
     done = command("harden", small, "--minutes", "0", "--out", tmp_path / "a")
-    assert done.returncode == 2 and "minutes: expected at least 1" in done.stderr
+    assert done.returncode == 2 and "minutes: expected a time above 0" in done.stderr
     few = ("tune", "digits-res", "--defense", "bit-depth", "--images", 16, "--out", tmp_path / "b")
     done = command(*few, "--attack", "pgd")
     assert done.returncode == 2 and "missing 'epsilon'" in done.stderr

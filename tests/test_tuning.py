@@ -12,7 +12,7 @@ import odefend
 from odefend.attacks import PGD, CarliniWagner, Expectation
 from odefend.defenses import BitDepth, InputNoise
 from odefend.errors import InvalidInput, UnknownName
-from odefend.evaluation import Defended, Ledger, View, tuning
+from odefend.evaluation import Craft, Defended, Ledger, View, tuning
 from odefend.evaluation.tuning import CANDIDATES, Tried, Tuning, candidates, chosen, record, tune
 from odefend.intervals import rate
 from odefend.progress import Silent
@@ -81,6 +81,13 @@ def test_the_response_follows_the_defense_and_the_bare_net(found, folder, res):
 def test_in_a_ball_an_attack_on_draws_goes_on():
     """Where it will meet others, to stop at the border is not enough."""
     assert tuning.whole(PGD(0.1)) == PGD(0.1, early_stop=False) and tuning.whole(SEARCH) == SEARCH
+    units = tuning._responses(replace(SMALL, response=PGD(0.1)), (NOISY, COARSE))
+    made = {
+        (one.view.defense, one.attack.early_stop)
+        for one in units
+        if isinstance(one, Craft) and isinstance(one.attack, PGD)
+    }
+    assert made == {(None, True), (NOISY, False), (COARSE, True)}
 
 
 def test_the_choice(found, folder):

@@ -68,6 +68,17 @@ def mean(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def median(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> Interval:
+    """A median of numbers, some of which may be infinite, with its percentile bootstrap interval."""
+    values = np.sort(np.asarray(values, dtype=float))
+    if not len(values):
+        return NO_DATA
+    picks = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    # The nearest of the resampled medians, for between a number and infinity there is nothing to interpolate.
+    low, high = np.percentile(np.median(values[picks], axis=1), [2.5, 97.5], method="nearest")
+    return Interval(float(np.median(values)), float(low), float(high), len(values))
+
+
 def mean_difference(values: np.ndarray, others: np.ndarray) -> Interval:
     """The mean difference of two numbers in [0, 1] per image, with its percentile bootstrap interval over the images.
 

@@ -17,7 +17,7 @@ from odefend.evaluation.craft import Craft
 from odefend.evaluation.judge import Condition, Judge
 from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import work
-from odefend.evaluation.robustness import attacked
+from odefend.evaluation.robustness import attacked, fooled
 from odefend.evaluation.runner import Runner
 from odefend.evaluation.unit import Unit
 from odefend.evaluation.views import Defended, View, shards
@@ -227,8 +227,7 @@ def _answered(tuning: Tuning, runner: Runner, tried: Tried) -> Tried:
     """The same with what the best response does."""
     judged = runner.ledger.read("judged", tuning.name).filter(pl.col("experiment") == "response")
     shown = _of(judged, tried.defense.text).filter(~pl.col("initially_wrong"))
-    wrong = (~pl.col("correct") & (pl.col("status") == 0)).cast(pl.Float64).mean()
-    each = shown.group_by("image", "crafted", "scale").agg(fooled=wrong)
+    each = shown.group_by("image", "crafted", "scale").agg(fooled=fooled().cast(pl.Float64).mean())
     if tuning.response.budget is not None:
         stood = 1 - each.group_by("image").agg(pl.col("fooled").max()).sort("image")["fooled"].to_numpy()
         return replace(tried, withstood=mean(stood))

@@ -17,16 +17,16 @@ from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import work
 from odefend.evaluation.tuning import CANDIDATES, Tuning, candidates, record, tune
 from odefend.evaluation.unit import Unit
-from odefend.evaluation.views import opened_net
+from odefend.evaluation.views import as_trained, opened_net
 from odefend.files import make_folder, write_json
 from odefend.models import weights_digest
 from odefend.norms import LINF
 from odefend.progress import Progress, Silent
 from odefend.version import code_version
 
-TOLERANCE = 1e-3
 LOUDNESS = (0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
-"""Standard deviations of the noise beside defenses: no more than a fifth from equal, so that several share an attack on one."""
+"""Standard deviations of the noise beside defenses, of which one is no more than 30 % from that of equal dose, within their range,
+so that several defenses share an attack on one."""
 
 VOTED = ("random-tolerance", "input-noise")
 """Random defenses of which several draws are also averaged, and voted on."""
@@ -40,11 +40,12 @@ class Setup:
     """The size of the study. `images` are attacked in a ball of radius `epsilon` by PGD of so many `steps`, the first `nearest` of
     them by a `search` for the nearest image. `twin`: the net that is attacked for images that transfer.
 
-    An attacker who knows a random defense follows the mean of `searched` draws; on the first `nearest` images also of `many`, to
-    see whether that was too few. Judges take `draws` others, an odd number. `margin`: whether PGD on the margin is tried as
-    well, which is dear. `votes`: draws that are averaged, or voted on, for one answer. `loss`: of clean accuracy, what tuning
-    may spend; a defense of which all settings cost more is tried at what costs least. `tuned`: clean, attacked and answered
-    images of a tuning, and its draws.
+    An attacker who knows a random defense follows the mean of `searched` draws; on the first `followed` images also of `many`, to
+    see whether that was too few. One who knows the bare net, or a defense that draws nothing, also leaps: by steps as long as the
+    radius from so many starts (`leaps`), which come over what a defense makes flat. Judges take `draws` of their own, an odd
+    number. `margin`: whether PGD on the margin is tried as well, which is dear. `votes`: draws that are averaged, or voted on, for
+    one answer. `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what
+    costs least. `tuned`: clean, attacked and answered images of a tuning, and its draws.
     """
 
     net: str = "digits-oon"
@@ -58,6 +59,8 @@ class Setup:
     search: Attack = SEARCH
     searched: int = 4
     many: int = 16
+    followed: int = 200
+    leaps: int = 10
     draws: int = 3
     votes: int = 10
     loss: float = 0.01
@@ -69,7 +72,7 @@ class Setup:
     @property
     def view(self) -> View:
         """The net, at the tolerance of its training."""
-        return View(self.net, TOLERANCE)
+        return as_trained(self.net)
 
     @property
     def ball(self) -> PGD:
@@ -121,6 +124,8 @@ SETUPS = {
         search=CarliniWagner(steps=40, binary_search_steps=3, learning_rate=0.1, initial_constant=1.0),
         searched=3,
         many=9,
+        followed=48,
+        leaps=2,
         votes=4,
         margin=False,
         tuned=(200, 50, 20, 2),
@@ -187,22 +192,29 @@ def unknowing(setup: Setup) -> list[Craft]:
     ]
 
 
-def knowing(setup: Setup, defense: Defended) -> list[Craft]:
+def knowing(setup: Setup, defense: Defended | None) -> list[Craft]:
     """Attacks on the net behind a defense: by one draw's gradient or the only one there is (white-box); by the mean of several
-    draws', by the margin for a loss, and by the gradient of the bare net, in case the defense's own is of no use (adaptive)."""
+    draws', by the margin for a loss, and by the gradient of the bare net, in case the defense's own is of no use (adaptive). None:
+    those on the bare net that `unknowing` has not."""
     single, mean, random = setup.behind(defense, 1), setup.behind(defense, setup.searched), setup.behind(defense).random
     # Where it will meet other draws, an image just beyond the border is not enough.
     ball = replace(setup.ball, early_stop=not random)
     other = replace(ball, loss="margin", steps=setup.steps // 2)
+    leaping = replace(ball, loss="margin", steps=25, step_size=setup.epsilon, restarts=setup.leaps)
+    images, nearest = setup.slices(setup.images), setup.slices(setup.nearest)
+    found = [Craft("adaptive, margin", other, mean, some) for some in images if setup.margin]
+    found += [Craft("adaptive, leaps", leaping, mean, some) for some in images if not random]
+    if defense is None:
+        return found
     return [
-        *(Craft("white-box", ball, single, images) for images in setup.slices(setup.images)),
-        *(Craft("adaptive", ball, mean, images) for images in setup.slices(setup.images) if random),
-        *(Craft("adaptive, margin", other, mean, images) for images in setup.slices(setup.images) if setup.margin),
-        *(Craft("adaptive, bare", ball, mean, images, setup.view) for images in setup.slices(setup.images)),
-        *(Craft("adaptive, nearest", setup.search, mean, images) for images in setup.slices(setup.nearest)),
+        *(Craft("white-box", ball, single, some) for some in images),
+        *(Craft("adaptive", ball, mean, some) for some in images if random),
+        *found,
+        *(Craft("adaptive, bare", ball, mean, some, setup.view) for some in images),
+        *(Craft("adaptive, nearest", setup.search, mean, some) for some in nearest),
         *(
-            Craft("more draws", ball, setup.behind(defense, setup.many), images)
-            for images in setup.slices(setup.nearest)
+            Craft("more draws", ball, setup.behind(defense, setup.many), some)
+            for some in setup.slices(setup.followed)
             if random
         ),
     ]
@@ -224,13 +236,13 @@ def judged(setup: Setup, defense: Defended, base: Defended) -> list[Judge]:
 
 def bare(setup: Setup) -> list[Judge]:
     """The bare net before clean images and those of attackers who know it."""
-    once = (Condition(TOLERANCE),)
-    pushed = tuple(Condition(TOLERANCE, scale=scale) for scale in setup.scales)
+    once = (Condition(setup.view.tolerance),)
+    pushed = tuple(Condition(setup.view.tolerance, scale=scale) for scale in setup.scales)
     return [
         *(Judge("clean", setup.view, images, once) for images in setup.slices(setup.images)),
         *(
             Judge(unit.experiment, setup.view, unit.images, pushed if "nearest" in unit.experiment else once, unit)
-            for unit in unknowing(setup)
+            for unit in (*unknowing(setup), *knowing(setup, None))
         ),
     ]
 
@@ -269,7 +281,7 @@ def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None 
     `folder`/points."""
     tried = subjects(setup, tuned(folder, setup, progress, workers))
     # One defense with its noise after the other: a study that was stopped has something whole.
-    groups: list[list[Unit]] = [[*unknowing(setup), *bare(setup)]]
+    groups: list[list[Unit]] = [[*unknowing(setup), *knowing(setup, None), *bare(setup)]]
     for defense, base in dict.fromkeys(pair for one in tried for pair in one.pairs):
         groups.append([*knowing(setup, base), *judged(setup, defense, base)])
     progress.stage("defenses on trial", sum(work(unit) for group in groups for unit in group))

@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 
 from odefend.evaluation import Defended, Ledger
-from odefend.intervals import Interval, mean, mean_difference
+from odefend.evaluation.robustness import fooled
+from odefend.intervals import Interval, mean, mean_difference, median
 from odefend.report import Table
 from odefend.report.withstood import Withstood
-from odefend.studies.defenses import Setup, Subject
+from odefend.studies.defenses import LOUDNESS, Setup, Subject
 from odefend.studies.tuning_report import words
 
-ADAPTIVE = ("adaptive", "adaptive, margin", "adaptive, bare", "more draws")
+ADAPTIVE = ("adaptive", "adaptive, margin", "adaptive, leaps", "adaptive, bare", "more draws")
 IN_BALL = ("plain", "transferred", "white-box", *ADAPTIVE)
 BARE = "none"
 
@@ -33,11 +34,6 @@ class Rows:
         names = ledger.labels().filter(trials)["evaluation"].unique().to_list()
         crafted, judged = (pl.concat([ledger.read(table, one) for one in names]) for table in ("crafted", "judged"))
         return cls(crafted, judged)
-
-    @property
-    def defenses(self) -> list[str | None]:
-        """Their settings, in the order in which they were judged; None: the bare net."""
-        return [None, *sorted(self.judged["settings"].drop_nulls().unique())]
 
     def those(self, tried: Sequence[Subject]) -> list[Subject]:
         """The defenses that were tried, each without its partner where that was not: of a study that was stopped."""
@@ -61,8 +57,7 @@ class Rows:
         counted = self.right(settings).filter(pl.col("share") > 0.5).select("image")
         shown = self.of_defense(settings).filter((pl.col("experiment") == experiment) & (pl.col("scale") == 1.0))
         shown = shown.filter(~pl.col("initially_wrong"))
-        wrong = ~pl.col("correct") & (pl.col("status") == 0)
-        each = _share(shown, wrong, "crafted").group_by("image").agg(pl.col("share").max())
+        each = _share(shown, fooled(), "crafted").group_by("image").agg(pl.col("share").max())
         return each.join(counted, on="image", how="semi").sort("image")
 
     def worst(self, settings: str | None, attacks: Sequence[str] = IN_BALL) -> pl.DataFrame:
@@ -72,15 +67,20 @@ class Rows:
             return self.fooled(settings, "none")
         return pl.concat(each).group_by("image").agg(pl.col("share").max()).sort("image")
 
+    def followed(self, settings: str | None) -> pl.DataFrame:
+        """`worst`, on the images on which the attacker did what can be done: of a defense that draws, those of more draws."""
+        worst, rows = self.worst(settings), self.of_defense(settings)
+        more = rows.filter(pl.col("experiment") == "more draws").select("image")
+        return worst.join(more, on="image", how="semi") if more.height else worst
+
     def evading(self, settings: str | None) -> pl.DataFrame:
         """For each image that was searched for: the smallest L2 distance at which something that a search found, pushed on or not,
-        fools the net in most draws; inf where none does."""
+        fools the net in most draws (before what is pushed beyond [0, 1] is cut off, so it may be less); inf where none does."""
         counted = self.right(settings).filter(pl.col("share") > 0.5).select("image")
         names = ("plain, nearest", "adaptive, nearest")
         shown = self.of_defense(settings).filter(pl.col("experiment").is_in(names))
         lengths = self.crafted.select(pl.col("key").alias("crafted"), "image", "l2", "success").unique()
-        wrong = ~pl.col("correct") & (pl.col("status") == 0)
-        each = _share(shown, wrong, "crafted", "scale").join(lengths, on=["crafted", "image"])
+        each = _share(shown, fooled(), "crafted", "scale").join(lengths, on=["crafted", "image"])
         fools = (pl.col("share") > 0.5) & (pl.col("l2") > 0)
         found = each.with_columns(far=pl.when(fools).then(pl.col("l2") * pl.col("scale")).otherwise(float("inf")))
         return found.group_by("image").agg(pl.col("far").min()).join(counted, on="image", how="semi").sort("image")
@@ -118,16 +118,18 @@ def success(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
         f"Success of {how}, on those of {setup.images} test images that are right without it; of random defenses the mean over "
         f"{setup.draws} draws that no attack has seen. Plain: made on the bare net; transferred: on {setup.twin}; white-box: by "
         f"the gradient of one other draw, or the only one there is; adaptive, the worst per image: of the mean of "
-        f"{setup.searched} other draws{', by cross-entropy and by the margin' if setup.margin else ''}, of the bare net, and for "
-        f"the first {setup.nearest} of {setup.many} draws. Equal noise: of about the same dose on clean margins (to a fifth of "
-        "its standard deviation; 0.3 at most), and as many passes. Difference: its worst case minus the defense's, paired.",
+        f"{setup.searched} other draws{', by cross-entropy and by the margin' if setup.margin else ''}, of the bare net, for the "
+        f"first {setup.followed} of {setup.many} draws; and, where nothing is drawn, on the margin in 25 steps as long as the "
+        f"radius, {setup.leaps} times. Equal noise: of about the same dose on clean margins (within 30 % of its standard "
+        f"deviation, between {LOUDNESS[0]:g} and {LOUDNESS[-1]:g}), and as many passes. Difference: its worst case minus the "
+        "defense's, paired, on the images on which the most draws were followed of whichever of the two draws.",
     )
 
 
 def _in_ball(rows: Rows, label: str, settings: str | None, partner: str | None) -> tuple[str, ...]:
     worst = rows.worst(settings)
     other = rows.worst(partner) if partner else None
-    gap = "" if other is None else _signed(_paired(other, worst))
+    gap = "" if other is None else _signed(_paired(rows.followed(partner), rows.followed(settings)))
     return (
         label,
         _told(settings),
@@ -175,9 +177,10 @@ def distance(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
             "times, equal noise",
         ),
         tuple(cells),
-        f"The first {setup.nearest} test images. s: how far the perturbation was pushed on. To evade: the least L2, over plain and "
-        f"adaptive searches pushed on up to s = {setup.scales[-1]:g}, that fools most of the draws; ratio: median over images, "
-        "with the interval of a bootstrap.",
+        f"The first {setup.nearest} test images; success of all that were searched, found or not. s: how far the perturbation was "
+        f"pushed on. To evade: the least L2, over plain and adaptive searches pushed on up to s = {setup.scales[-1]:g}, that fools "
+        "most of the draws, measured before what leaves [0, 1] is cut off; ratio: median over images, with the interval of a "
+        "bootstrap.",
     )
 
 
@@ -193,20 +196,19 @@ def more_draws(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
         f"Whether more draws of {setup.net}'s random defenses help",
         ("defense", f"{setup.searched} draws", f"{setup.many} draws", "difference"),
         tuple(cells),
-        f"Success of PGD along the mean of so many draws, on those of the first {setup.nearest} test images that are right without "
-        "it, judged as above; difference: paired. Where it is above 0, more draws yet may bring more.",
+        f"Success of PGD along the mean of so many draws, on those of the first {setup.followed} test images that are right "
+        "without it, judged as above; difference: paired. Where it is above 0, more draws yet may bring more.",
     )
 
 
 def _far(rows: Rows, label: str, settings: str | None, partner: str | None, setup: Setup) -> tuple[str, ...]:
     bare, mine = rows.evading(None), rows.evading(settings)
     counted = rows.right(settings).filter(pl.col("share") > 0.5).select("image")
-    shown = rows.of_defense(settings).filter(pl.col("attack_success"))
-    wrong = ~pl.col("correct") & (pl.col("status") == 0)
+    shown = rows.of_defense(settings).filter(~pl.col("initially_wrong"))
 
     def at(experiment: str, scale: float) -> str:
         some = shown.filter((pl.col("experiment") == experiment) & (pl.col("scale") == scale))
-        each = _share(some, wrong).join(counted, on="image", how="semi")
+        each = _share(some, fooled()).join(counted, on="image", how="semi")
         return _rate(each) if each.height else ""
 
     return (
@@ -224,10 +226,7 @@ def _ratio(mine: pl.DataFrame, bare: pl.DataFrame) -> str:
     both = mine.join(bare.filter(pl.col("far").is_finite()), on="image", suffix="_bare").sort("image")
     if not both.height:
         return ""
-    ratio = np.sort(both["far"].to_numpy() / both["far_bare"].to_numpy())
-    picks = np.random.default_rng(0).integers(0, len(ratio), (2000, len(ratio)))
-    low, high = np.percentile(np.median(ratio[picks], axis=1), [2.5, 97.5], method="nearest")
-    return f"{np.median(ratio):.2f} [{low:.2f}, {high:.2f}]"
+    return median(both["far"].to_numpy() / both["far_bare"].to_numpy()).text(2)
 
 
 def _paired(one: pl.DataFrame, other: pl.DataFrame) -> Interval:

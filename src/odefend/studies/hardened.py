@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from odefend.attacks import PGD, Attack, AutoAttack
+from odefend.attacks import PGD, PRESETS, Attack, AutoAttack
 from odefend.evaluation import (
     Certify,
     Condition,
@@ -37,8 +37,6 @@ from odefend.version import code_version
 
 ALARMS = (0.01, 0.05)
 """Shares of clean images that may be refused."""
-WAYS = ("selective", "joint", "small steps")
-"""How attackers go about net and refusal together: see `joint_attacks`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ class Smoothed:
 class Setup:
     """The size of the study. `nets`, the hardened beside their twins, are attacked in L-inf balls of these radii by PGD of so many
     `steps` on cross-entropy and on the margin, by Square of so many `queries`, APGD and FAB of `auto` steps (the first `thorough`
-    images), and by attackers who follow other solves of an ODE net, or another net.
+    images), and by attackers who follow other solves of an ODE net, or another net; and, on the first `thorough` images, by C&W
+    in L2.
 
     `smoothed` are certified on `certified` images with so many `draws`, at level `alpha`. `refusing`: nets with the detector by
     which they refuse; thresholds are set on `calibration` validation images, and `refused` test images are attacked in balls of
@@ -129,14 +128,21 @@ SETUPS = {
 """The sizes that the study is run at."""
 
 
+def tried(setup: Setup) -> tuple[str, ...]:
+    """What every net meets in a ball, in the order of tables."""
+    return ("PGD", "PGD, margin", "adaptive", *(("Square", "APGD and FAB") if setup.thorough else ()))
+
+
 def attacks(setup: Setup, epsilon: float) -> tuple[tuple[str, Attack, int], ...]:
-    """What is tried in a ball: name, attack, and on how many images."""
+    """The attacks by a net's own answers: name, attack, and on how many images."""
     pgd = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
+    ours = (("PGD", pgd, setup.images), ("PGD, margin", replace(pgd, loss="margin"), setup.images))
+    if not setup.thorough:  # Only the others need pyautoattack.
+        return ours
     auto = AutoAttack(epsilon, steps=setup.auto, queries=setup.queries)
     # The parts of AutoAttack's standard version; their worst case is what it would find with so many steps and queries.
     return (
-        ("PGD", pgd, setup.images),
-        ("PGD, margin", replace(pgd, loss="margin"), setup.images),
+        *ours,
         ("Square", replace(auto, attacks=("square",)), setup.thorough),
         ("APGD and FAB", replace(auto, attacks=("apgd-ce", "apgd-t", "fab-t")), setup.thorough),
     )
@@ -171,6 +177,16 @@ def in_balls(setup: Setup) -> list[Craft]:
                 for images in setup.slices(setup.images)
             ]
     return found
+
+
+def nearest(setup: Setup) -> list[Craft]:
+    """How far C&W (arXiv 1608.04644), which knows no ball, moves the images that break a net."""
+    if not setup.thorough:
+        return []
+    search = PRESETS[f"{setup.data}-l2"].attack
+    return [
+        Craft("C&W", search, as_trained(net), images) for net in setup.nets for images in setup.slices(setup.thorough)
+    ]
 
 
 def clean(setup: Setup) -> list[Judge]:
@@ -209,7 +225,7 @@ def past_refusal(setup: Setup, limits: dict[tuple[str, float], tuple[float, floa
     """Attacks on net and refusal together; `limits`: threshold and scale by net and alarms."""
     return [
         Craft(
-            joint(way, allowed),
+            refusal(way, allowed),
             attack,
             as_trained(net),
             images,
@@ -218,22 +234,21 @@ def past_refusal(setup: Setup, limits: dict[tuple[str, float], tuple[float, floa
         for net, name in setup.refusing
         for epsilon in setup.radii
         for allowed in ALARMS
-        for way, attack in joint_attacks(setup, epsilon).items()
+        for way, attack in attacks_past_refusal(setup, epsilon).items()
         for images in setup.slices(setup.refused)
     ]
 
 
-def joint_attacks(setup: Setup, epsilon: float) -> dict[str, PGD]:
+def attacks_past_refusal(setup: Setup, epsilon: float) -> dict[str, PGD]:
     """The attacks on net and refusal by what is peculiar to each: how the gradients are joined, or small steps with momentum on
     the margin from the clean image, which come farther where a net was trained to be unsure away from it."""
     usual = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
-    small = PGD(
-        epsilon, steps=setup.steps, step_size=2 * epsilon / setup.steps, loss="margin", momentum=0.9, random_start=False
-    )
+    steps = 5 * setup.steps // 2
+    small = PGD(epsilon, steps=steps, step_size=2.5 * epsilon / steps, loss="margin", momentum=0.9, random_start=False)
     return {"selective": usual, "joint": usual, "small steps": small}
 
 
-def joint(way: str, allowed: float) -> str:
+def refusal(way: str, allowed: float) -> str:
     """The experiment of an attack on net and refusal."""
     return f"refusal, {way}, {allowed:g}"
 
@@ -243,7 +258,7 @@ def limits(setup: Setup, scored: pl.DataFrame) -> dict[tuple[str, float], tuple[
     spread between the 5th and the 95th percentile."""
     found = {}
     for net, name in setup.refusing:
-        rows = scored.filter(pl.col("net") == net)
+        rows = scored.filter((pl.col("net") == net) & (pl.col("detector") == name))
         held_out = rows.filter(pl.col("kind") == "calibration")["score"]
         low, high = (float(held_out.quantile(share) or 0.0) for share in (0.05, 0.95))
         for allowed in ALARMS:
@@ -256,7 +271,7 @@ def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None 
     guess = dict.fromkeys(((net, allowed) for net, _ in setup.refusing for allowed in ALARMS), (0.0, 1.0))
     # What is cheap first: a study that was stopped has something of everything.
     first: list[Unit] = [*clean(setup), *screens(setup), *certificates(setup)]
-    second: list[Unit] = [*in_balls(setup)]
+    second: list[Unit] = [*nearest(setup), *in_balls(setup)]
     done = sum(map(work, first))
     progress.stage("hardened nets", done + sum(map(work, [*second, *past_refusal(setup, guess)])))
     with Runner(folder, workers) as runner:

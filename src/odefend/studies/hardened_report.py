@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from scipy.stats import norm
 
 from odefend.evaluation import Ledger
 from odefend.evaluation.detection import threshold
 from odefend.evaluation.robustness import accuracy
-from odefend.intervals import Interval, mean, rate
+from odefend.intervals import Interval, mean, median, rate
 from odefend.report import Table
-from odefend.studies.hardened import ALARMS, WAYS, Setup, joint
+from odefend.studies.hardened import ALARMS, Setup, Smoothed, attacks_past_refusal, refusal, tried
 
-TRIED = ("PGD", "PGD, margin", "adaptive", "Square", "APGD and FAB")
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+UNPROVABLE = "-"
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,17 @@ class Rows:
         broken = pl.col("success") | pl.col("initially_wrong")
         return rows.group_by("image").agg(stands=~broken.any()).sort("image")
 
-    def worst(self, net: str, epsilon: float) -> pl.DataFrame:
-        """The same under all attacks, on the images that all were tried on."""
-        tried = [name for name in TRIED if self.stands(net, epsilon, (name,)).height]
-        everywhere = self.stands(net, epsilon, tuple(tried))
-        for name in tried:
+    def worst(self, net: str, epsilon: float, setup: Setup) -> pl.DataFrame:
+        """The same under all attacks of the study, on the images that all are tried on; empty while one of them is missing."""
+        everywhere = self.stands(net, epsilon, tried(setup))
+        for name in tried(setup):
             everywhere = everywhere.join(self.stands(net, epsilon, (name,)).select("image"), on="image", how="semi")
         return everywhere
 
 
 def summary(rows: Rows, setup: Setup) -> list[Table]:
     """All tables; none of what the study does not try."""
-    tables = [in_balls(rows, setup)]
+    tables = [in_balls(rows, setup)] + ([distances(rows, setup)] if setup.thorough else [])
     tables += [certificates(rows, setup)] if setup.smoothed else []
     return tables + ([rejection(rows, setup)] if setup.refusing else [])
 
@@ -61,17 +62,34 @@ def in_balls(rows: Rows, setup: Setup) -> Table:
         judged = rows.judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
         right = accuracy(judged).percent
         for epsilon in setup.epsilons:
-            each = [_share(rows.stands(net, epsilon, (name,))) for name in TRIED]
-            cells.append((net, right, f"{epsilon:g}", *each, _share(rows.worst(net, epsilon))))
+            each = [_share(rows.stands(net, epsilon, (name,))) for name in tried(setup)]
+            cells.append((net, right, f"{epsilon:g}", *each, _share(rows.worst(net, epsilon, setup))))
     return Table(
         f"Accuracy in L-inf balls on {setup.data}",
-        ("net", "clean", "radius", *TRIED, "worst case"),
+        ("net", "clean", "radius", *tried(setup), "worst case"),
         tuple(cells),
         f"Right and unbroken, of {setup.images} test images. PGD: {setup.steps} steps, {_times(setup.restarts)}, on cross-entropy "
         f"or the margin (the loss of C&W); adaptive: the worst of PGD of {setup.steps // 2} steps along other solves of an ODE "
         "net (1e-5, 0.1, rk4 in steps of 0.1) and another net's gradient; Square, APGD and FAB, together the standard version of "
         f"AutoAttack, through pyautoattack on the first {setup.thorough}: {setup.queries} queries, {setup.auto} steps. Worst "
         "case: per image, on those that all were tried on.",
+    )
+
+
+def distances(rows: Rows, setup: Setup) -> Table:
+    """How far C&W moves the images that break each net."""
+    cells = []
+    for net in setup.nets:
+        made = rows.crafted.filter((pl.col("experiment") == "C&W") & (pl.col("net") == net))
+        made = made.filter(~pl.col("initially_wrong"))
+        far = np.where(made["success"].to_numpy(), made["l2"].to_numpy(), np.inf)
+        cells.append((net, rate(int(np.isfinite(far).sum()), len(far)).percent, median(far).text(2)))
+    return Table(
+        f"How far C&W goes to break nets on {setup.data}",
+        ("net", "broken", "median L2"),
+        tuple(cells),
+        f"C&W by the preset {setup.data}-l2, which looks for the least L2 and knows no ball, on those of the first "
+        f"{setup.thorough} test images that are right without it. An upper bound: a longer search comes nearer.",
     )
 
 
@@ -86,12 +104,12 @@ def overview(rows: Rows, setup: Setup) -> Table:
             (
                 Path(net).stem,
                 accuracy(judged).percent,
-                *(_share(rows.worst(net, epsilon)) for epsilon in setup.epsilons),
-                *(_held(mine, radius).percent for radius in RADII[1:4] if setup.smoothed),
+                *(_share(rows.worst(net, epsilon, setup)) for epsilon in setup.epsilons),
+                *(_cell(mine, radius, setup.smoothed[0], setup) for radius in _radii(setup)),
                 f"{mean(judged['nfe'].to_numpy()).value:.1f}",
             )
         )
-    certified = tuple(f"certified, L2 radius {radius:g}" for radius in RADII[1:4] if setup.smoothed)
+    certified = tuple(f"certified, L2 radius {radius:g}" for radius in _radii(setup))
     worst = tuple(f"worst case, L-inf {epsilon:g}" for epsilon in setup.epsilons)
     smoothing = "".join(
         f" Certified: on {setup.certified}, by {setup.draws} draws of noise of sigma {one.sigma:g}."
@@ -119,7 +137,7 @@ def certificates(rows: Rows, setup: Setup) -> Table:
         cells.append(
             (
                 one.label,
-                *(_held(mine, radius).percent for radius in RADII),
+                *(_cell(mine, radius, one, setup) for radius in RADII),
                 rate(mine.filter(pl.col("prediction") < 0).height, mine.height).percent,
                 f"{nfe:,.0f}",
             )
@@ -128,9 +146,26 @@ def certificates(rows: Rows, setup: Setup) -> Table:
         f"Certified accuracy on {setup.data}",
         ("net", *(f"L2 radius {radius:g}" for radius in RADII), "abstains", "NFE per image"),
         tuple(cells),
-        f"Right and certified, of {setup.certified} test images; {setup.draws} draws, alpha {setup.alpha:g}. Radii are of images: "
-        "one of states is divided by the norm of the stem. A net without a solver takes no evaluations of a field.",
+        f"Right and certified, of {setup.certified} test images; {setup.draws} draws, alpha {setup.alpha:g}. So many "
+        f'prove no more than {_provable(setup):.2f} sigma ("{UNPROVABLE}": beyond that). Radii are of images: what is proven of '
+        "states, and the most that can be, is divided by the norm of the stem. A net without a solver takes no evaluations of "
+        "a field.",
     )
+
+
+def _provable(setup: Setup) -> float:
+    """The largest radius that so many draws can prove, in standard deviations: where all of them agree."""
+    return float(norm.ppf(setup.alpha ** (1 / setup.draws)))
+
+
+def _cell(certified: pl.DataFrame, radius: float, one: Smoothed, setup: Setup) -> str:
+    beyond = one.where == "input" and radius >= _provable(setup) * one.sigma
+    return UNPROVABLE if beyond else _held(certified, radius).percent
+
+
+def _radii(setup: Setup) -> tuple[float, ...]:
+    """Radii to tell of nets that are certified under one noise: some that its draws can prove."""
+    return tuple(share * setup.smoothed[0].sigma for share in (0.5, 1.0, 1.5)) if setup.smoothed else ()
 
 
 def _held(certified: pl.DataFrame, radius: float) -> Interval:
@@ -154,10 +189,8 @@ def rejection(rows: Rows, setup: Setup) -> Table:
     """Robust accuracy where a net may refuse, under an attack on both."""
     cells = []
     for net, name in setup.refusing:
-        scored, judged = (
-            table.filter(pl.col("net") == net)
-            for table in (rows.scored, rows.judged.filter(pl.col("experiment") == "clean"))
-        )
+        scored = rows.scored.filter((pl.col("net") == net) & (pl.col("detector") == name))
+        judged = rows.judged.filter((pl.col("experiment") == "clean") & (pl.col("net") == net))
         for allowed in ALARMS:
             level = threshold(scored, name, allowed)
             kept = scored.filter((pl.col("kind") == "clean") & (pl.col("score") <= level)).select("image")
@@ -170,7 +203,7 @@ def rejection(rows: Rows, setup: Setup) -> Table:
                     refused.percent,
                     accuracy(judged).percent,
                     *(
-                        _share(rows.stands(net, epsilon, tuple(joint(way, allowed) for way in WAYS)))
+                        _share(_past_refusal(rows, setup, net, epsilon, allowed, kept["image"].to_list()))
                         for epsilon in setup.radii
                     ),
                 )
@@ -185,12 +218,20 @@ def rejection(rows: Rows, setup: Setup) -> Table:
             *(f"withstood, radius {epsilon:g}" for epsilon in setup.radii),
         ),
         tuple(cells),
-        f"Withstood: of {setup.refused} test images, those that the net has right and for which no attack finds an image that is "
-        f"wrong and accepted: PGD of {setup.steps} steps with the gradients joined in two ways, {_times(setup.restarts)}, and "
-        "with small steps and momentum on the margin, from the clean image. Thresholds: conformal, from "
-        f"{setup.calibration} validation images. An image that is wrong without an attack counts as lost even where it is "
-        "refused.",
+        f"Withstood: of {setup.refused} test images, those that the net has right and accepts, and for which no attack finds an "
+        f"image that is wrong and accepted: PGD of {setup.steps} steps with the gradients joined in two ways, "
+        f"{_times(setup.restarts)}, and of {5 * setup.steps // 2} small steps with momentum on the margin, from the clean image. "
+        f"Thresholds: conformal, from {setup.calibration} validation images.",
     )
+
+
+def _past_refusal(
+    rows: Rows, setup: Setup, net: str, epsilon: float, allowed: float, accepted: list[str]
+) -> pl.DataFrame:
+    """For each image, whether it is right and accepted, and no attack on net and refusal came through."""
+    names = tuple(refusal(way, allowed) for way in attacks_past_refusal(setup, epsilon))
+    each = rows.stands(net, epsilon, names)
+    return each.with_columns(pl.col("stands") & pl.col("image").is_in(accepted))
 
 
 def _share(each: pl.DataFrame) -> str:
