@@ -13,9 +13,9 @@ from kept import RESULTS, keep
 from pages import fill
 
 from odefend.evaluation import Ledger
+from odefend.report.tuning import operating_points
 from odefend.report.withstood import certified, withstood
 from odefend.studies import defenses, defenses_report, hardened, hardened_report
-from odefend.studies.tuning_report import operating_points
 
 HERE = Path(__file__).parent
 PAGE, WITHSTOOD, CERTIFIED = HERE / "defenses.md", HERE / "defenses.svg", HERE / "certified.svg"

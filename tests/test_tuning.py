@@ -16,7 +16,7 @@ from odefend.evaluation import Craft, Defended, Ledger, View, tuning
 from odefend.evaluation.tuning import CANDIDATES, Tried, Tuning, candidates, chosen, record, tune
 from odefend.intervals import rate
 from odefend.progress import Silent
-from odefend.studies.tuning_report import evidence, operating_points
+from odefend.report.tuning import evidence, operating_points
 
 pytestmark = pytest.mark.xdist_group("tuning")
 
@@ -149,14 +149,23 @@ def test_wrong_use():
     with pytest.raises(InvalidInput, match="loss: expected a share"):
         replace(SMALL, loss=1.0)
     with pytest.raises(UnknownName, match="Did you mean 'bit-depth'"):
-        candidates("bit-dept")
+        candidates("bit-dept", RES)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_what_is_tried_by_itself_can_be_opened(name, oon, test_digits):
-    for one in candidates(name):
+    for one in candidates(name, View("digits-oon", 1e-3)):
         with torch.no_grad():
             assert one.open()(oon).predict(test_digits[:4].images).answered.all()
+
+
+def test_end_times_are_tried_around_the_nets_own(oon, monkeypatch):
+    usual = candidates("end-time", View("digits-oon", 1e-3))
+    monkeypatch.setattr("odefend.evaluation.views.opened_net", lambda name: oon.at(t1=20.0))
+    ends = [
+        [json.loads(one.settings)["t1"] for one in some] for some in (usual, candidates("end-time", View("long", 1e-3)))
+    ]
+    assert ends[1] == pytest.approx([20 * end for end in ends[0]]) and min(ends[0]) < 1 < max(ends[0])
 
 
 def test_noises_are_those_of_the_grid():

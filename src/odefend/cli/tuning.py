@@ -9,7 +9,7 @@ from odefend.cli.progress import showing
 from odefend.evaluation.tuning import Tuning, candidates, record, tune
 from odefend.evaluation.views import as_trained, data_of
 from odefend.files import make_folder, write_json
-from odefend.studies.tuning_report import evidence
+from odefend.report.tuning import evidence
 
 
 def run_tune(
@@ -26,11 +26,11 @@ def run_tune(
     as_json: bool,
 ) -> None:
     """The settings of a defense, with their evidence."""
-    data = data_of(net)
+    data, view = data_of(net), as_trained(net)
     tuning = Tuning(
-        as_trained(net),
+        view,
         data,
-        candidates(defense),
+        candidates(defense, view),
         _attack(attack, epsilon),
         _attack(response, epsilon),
         loss,

@@ -22,6 +22,7 @@ from odefend.evaluation.runner import Runner
 from odefend.evaluation.unit import Unit
 from odefend.evaluation.views import Defended, View, shards
 from odefend.intervals import Interval, mean, mean_difference
+from odefend.models import ODENet
 from odefend.progress import Progress
 from odefend.version import code_version
 
@@ -37,7 +38,7 @@ CANDIDATES: Mapping[str, tuple[dict[str, Any], ...]] = {
     "bit-depth": tuple({"bits": bits} for bits in (1, 2, 3, 4)),
     "purification": ({},),
 }
-"""Settings that are tried by themselves, by the defense's name. End times are parts of 1, that of most nets."""
+"""Settings that are tried by themselves, by the defense's name; end times as parts of the net's own."""
 
 SCALES = (1.0, 1.1, 1.25, 1.5, 2.0)
 """How far what an attack of smallest norm found is pushed on."""
@@ -112,11 +113,14 @@ class Tried:
     distance: float | None = None
 
 
-def candidates(name: str) -> tuple[Defended, ...]:
-    """The settings of a defense that are tried by themselves. Raises UnknownName for one that has none."""
+def candidates(name: str, view: View) -> tuple[Defended, ...]:
+    """The settings of a defense of a net that are tried by themselves. Raises UnknownName for one that has none."""
     if name not in CANDIDATES:
         raise unknown("defense to tune", name, CANDIDATES)
-    return tuple(Defended(name, canonical(settings)) for settings in CANDIDATES[name])
+    tried, net = CANDIDATES[name], view.solved()
+    if name.endswith("end-time") and isinstance(net, ODENet) and isinstance(net.settings.t1, float):
+        tried = tuple({key: part * net.settings.t1 for key, part in settings.items()} for settings in tried)
+    return tuple(Defended(name, canonical(settings)) for settings in tried)
 
 
 def tune(

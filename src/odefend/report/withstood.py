@@ -22,8 +22,8 @@ class Withstood:
 
 def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
     """Success of attacks by defense, a panel for each net; from top to bottom in the order given."""
-    rows = max(map(len, groups.values()))
-    figure, panels = panelled(4.6 * len(groups) + 1.2, 0.36 * rows + 1.5, len(groups))
+    rows, columns = max(map(len, groups.values())), 3 if len(groups) > 1 else 1
+    figure, panels = panelled(4.6 * len(groups) + 1.2, 0.36 * rows + 1.2 + 0.9 / columns, len(groups))
     for axes, (title, found) in zip(panels, groups.items(), strict=True):
         heights = np.arange(len(found))[::-1]
         kinds = (
@@ -52,7 +52,7 @@ def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
         axes.set_xlabel("attacks succeed, %")
         axes.grid(visible=False, axis="y")
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
     return svg(figure, "What defenses withstand")
 

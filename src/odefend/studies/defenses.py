@@ -59,7 +59,7 @@ class Setup:
     search: Attack = SEARCH
     searched: int = 4
     many: int = 16
-    followed: int = 200
+    followed: int = 100
     leaps: int = 10
     draws: int = 3
     votes: int = 10
@@ -99,7 +99,7 @@ class Setup:
         return Tuning(
             self.view,
             self.data,
-            candidates(name),
+            candidates(name, self.view),
             self.search,
             replace(self.ball, steps=self.steps // 2),
             self.loss,

@@ -11,9 +11,9 @@ from odefend.evaluation import Defended, Ledger
 from odefend.evaluation.robustness import fooled
 from odefend.intervals import Interval, mean, mean_difference, median
 from odefend.report import Table
+from odefend.report.tuning import words
 from odefend.report.withstood import Withstood
 from odefend.studies.defenses import LOUDNESS, Setup, Subject
-from odefend.studies.tuning_report import words
 
 ADAPTIVE = ("adaptive", "adaptive, margin", "adaptive, leaps", "adaptive, bare", "more draws")
 IN_BALL = ("plain", "transferred", "white-box", *ADAPTIVE)

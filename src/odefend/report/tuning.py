@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from odefend.intervals import Interval
-from odefend.report import Table
+from odefend.report.table import Table
 
 
 def evidence(told: dict[str, Any]) -> Table:
