@@ -76,9 +76,9 @@ def harden(
     """Train a net further so that it withstands more, and show what that won and what it cost.
 
     A few steps tell how many epochs fit into the minutes. The net is trained from its own weights, on its own data and by its
-    own solver, against attacks (Madry et al., arXiv 1706.06083) or under noise (Cohen et al., arXiv 1902.02918), and then measured beside what it
-    was: clean accuracy, accuracy under the worst of several attacks, certified accuracy, evaluations of the ODE. Stopped in
-    whatever way, it goes on when called again.
+    own solver, against attacks (Madry et al., arXiv 1706.06083) or under noise (Cohen et al., arXiv 1902.02918), and then
+    measured beside what it was: clean accuracy, accuracy under the worst of several attacks, certified accuracy, evaluations of
+    the ODE. Stopped in whatever way, it goes on when called again.
     """
     from odefend.cli.hardening import run_harden
 
