@@ -144,6 +144,7 @@ SMOKE = hardened.Setup(
     restarts=1,
     auto=2,
     queries=5,
+    standard=4,
     certified=8,
     draws=40,
     calibration=100,
@@ -192,13 +193,18 @@ def test_refusal_is_set_on_clean_images_and_attacked_together(study):
 
 def test_the_tables_of_the_study(study, tmp_path):
     rows = hardened_report.Rows.of(Ledger(study))
-    balls, distances, certified, refusing = hardened_report.summary(rows, SMOKE)
+    balls, distances, auto, certified, refusing = hardened_report.summary(rows, SMOKE)
     assert len(balls.rows) == 4 and len(refusing.rows) == 4
+    for net, alone, together in auto.rows:
+        made = rows.crafted.filter((pl.col("experiment") == "AutoAttack") & (pl.col("net") == net))
+        assert made["epsilon"].unique().to_list() == [0.2] and made.height == 4
+        left = (~(made["success"] | made["initially_wrong"])).sum()
+        assert alone.startswith(f"{25 * left:.1f} %") and float(together.split()[0]) <= 25 * left
     (row,) = certified.rows
-    shares = [float(cell.split()[0]) for cell in row[1:7]]
-    assert shares == sorted(shares, reverse=True) and row[-1] == "0"
+    shares = [float(cell.split()[0]) for cell in row[1:7] if cell != "-"]
+    assert 0 < len(shares) < 6 and shares == sorted(shares, reverse=True) and row[-1] == "0"
     bare = hardened_report.summary(rows, replace(SMOKE, smoothed=(), refusing=()))
-    assert [table.title for table in bare] == [balls.title, distances.title]
+    assert [table.title for table in bare] == [balls.title, distances.title, auto.title]
     # The net that may refuse loses nothing in clean accuracy by it, so both columns are there to see.
     assert {"clean images refused", "clean accuracy"} <= set(refusing.columns)
 

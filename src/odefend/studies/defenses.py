@@ -40,12 +40,12 @@ class Setup:
     """The size of the study. `images` are attacked in a ball of radius `epsilon` by PGD of so many `steps`, the first `nearest` of
     them by a `search` for the nearest image. `twin`: the net that is attacked for images that transfer.
 
-    An attacker who knows a random defense follows the mean of `searched` draws; on the first `followed` images also of `many`, to
-    see whether that was too few. One who knows the bare net, or a defense that draws nothing, also leaps: by steps as long as the
-    radius from so many starts (`leaps`), which come over what a defense makes flat. Judges take `draws` of their own, an odd
-    number. `margin`: whether PGD on the margin is tried as well, which is dear. `votes`: draws that are averaged, or voted on, for
-    one answer. `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what
-    costs least. `tuned`: clean, attacked and answered images of a tuning, and its draws.
+    An attacker who knows a random defense follows the mean of `searched` draws. All leap as well, by steps as long as the radius
+    from so many starts (`leaps`), which come over what is flat; where there are draws, on the first `followed` images, on which
+    they also follow `many` of them, to see whether fewer were too few. Judges take `draws` of their own, an odd number.
+    `margin`: whether PGD on the margin is tried as well, which is dear. `votes`: draws that are averaged, or voted on, for one
+    answer. `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what costs
+    least. `tuned`: clean, attacked and answered images of a tuning, and its draws.
     """
 
     net: str = "digits-oon"
@@ -201,9 +201,9 @@ def knowing(setup: Setup, defense: Defended | None) -> list[Craft]:
     ball = replace(setup.ball, early_stop=not random)
     other = replace(ball, loss="margin", steps=setup.steps // 2)
     leaping = replace(ball, loss="margin", steps=25, step_size=setup.epsilon, restarts=setup.leaps)
-    images, nearest = setup.slices(setup.images), setup.slices(setup.nearest)
+    images, followed, nearest = (setup.slices(count) for count in (setup.images, setup.followed, setup.nearest))
     found = [Craft("adaptive, margin", other, mean, some) for some in images if setup.margin]
-    found += [Craft("adaptive, leaps", leaping, mean, some) for some in images if not random]
+    found += [Craft("adaptive, leaps", leaping, mean, some) for some in (followed if random else images)]
     if defense is None:
         return found
     return [
@@ -212,11 +212,7 @@ def knowing(setup: Setup, defense: Defended | None) -> list[Craft]:
         *found,
         *(Craft("adaptive, bare", ball, mean, some, setup.view) for some in images),
         *(Craft("adaptive, nearest", setup.search, mean, some) for some in nearest),
-        *(
-            Craft("more draws", ball, setup.behind(defense, setup.many), some)
-            for some in setup.slices(setup.followed)
-            if random
-        ),
+        *(Craft("more draws", ball, setup.behind(defense, setup.many), some) for some in followed if random),
     ]
 
 

@@ -68,7 +68,7 @@ class Rows:
         return pl.concat(each).group_by("image").agg(pl.col("share").max()).sort("image")
 
     def followed(self, settings: str | None) -> pl.DataFrame:
-        """`worst`, on the images on which the attacker did what can be done: of a defense that draws, those of more draws."""
+        """`worst`, on the images on which most was tried: of a defense that draws, those of more draws."""
         worst, rows = self.worst(settings), self.of_defense(settings)
         more = rows.filter(pl.col("experiment") == "more draws").select("image")
         return worst.join(more, on="image", how="semi") if more.height else worst
@@ -118,11 +118,11 @@ def success(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
         f"Success of {how}, on those of {setup.images} test images that are right without it; of random defenses the mean over "
         f"{setup.draws} draws that no attack has seen. Plain: made on the bare net; transferred: on {setup.twin}; white-box: by "
         f"the gradient of one other draw, or the only one there is; adaptive, the worst per image: of the mean of "
-        f"{setup.searched} other draws{', by cross-entropy and by the margin' if setup.margin else ''}, of the bare net, for the "
-        f"first {setup.followed} of {setup.many} draws; and, where nothing is drawn, on the margin in 25 steps as long as the "
-        f"radius, {setup.leaps} times. Equal noise: of about the same dose on clean margins (within 30 % of its standard "
-        f"deviation, between {LOUDNESS[0]:g} and {LOUDNESS[-1]:g}), and as many passes. Difference: its worst case minus the "
-        "defense's, paired, on the images on which the most draws were followed of whichever of the two draws.",
+        f"{setup.searched} other draws{', by cross-entropy and by the margin' if setup.margin else ''}, of the bare net, and "
+        f"on the margin in 25 steps as long as the radius, {setup.leaps} times; where there are draws, that on the first "
+        f"{setup.followed} images, and on these also of {setup.many} draws. Equal noise: of about the same dose on clean margins "
+        f"(within 30 % of its standard deviation, between {LOUDNESS[0]:g} and {LOUDNESS[-1]:g}), and as many passes. Difference: "
+        "its worst case minus the defense's, paired, on the images on which most was tried against both.",
     )
 
 

@@ -57,8 +57,8 @@ class Smoothed:
 class Setup:
     """The size of the study. `nets`, the hardened beside their twins, are attacked in L-inf balls of these radii by PGD of so many
     `steps` on cross-entropy and on the margin, by Square of so many `queries`, APGD and FAB of `auto` steps (the first `thorough`
-    images), and by attackers who follow other solves of an ODE net, or another net; and, on the first `thorough` images, by C&W
-    in L2.
+    images), and by attackers who follow other solves of an ODE net, or another net; on the first `thorough` images, by C&W in L2;
+    and on the first `standard` ones, in the largest ball, by AutoAttack as it is published.
 
     `smoothed` are certified on `certified` images with so many `draws`, at level `alpha`. `refusing`: nets with the detector by
     which they refuse; thresholds are set on `calibration` validation images, and `refused` test images are attacked in balls of
@@ -76,6 +76,7 @@ class Setup:
     restarts: int = 2
     auto: int = 30
     queries: int = 1000
+    standard: int = 0
     certified: int = 200
     draws: int = 500
     alpha: float = 0.001
@@ -121,6 +122,7 @@ SETUPS = {
         ("mnist-mix-adversarial", "mnist-mix", "mnist-mix-matched-adversarial", "mnist-mix-matched"),
         (Smoothed("mnist-mix-noise", 0.5), Smoothed("mnist-mix", 0.5)),
         thorough=32,
+        standard=32,
         restarts=1,
         certified=100,
     ),
@@ -186,6 +188,15 @@ def nearest(setup: Setup) -> list[Craft]:
     search = PRESETS[f"{setup.data}-l2"].attack
     return [
         Craft("C&W", search, as_trained(net), images) for net in setup.nets for images in setup.slices(setup.thorough)
+    ]
+
+
+def by_autoattack(setup: Setup) -> list[Craft]:
+    """The standard version of AutoAttack, to stand beside what is published of other nets."""
+    return [
+        Craft("AutoAttack", AutoAttack(max(setup.epsilons)), as_trained(net), images)
+        for net in setup.nets
+        for images in setup.slices(setup.standard)
     ]
 
 
@@ -271,7 +282,7 @@ def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None 
     guess = dict.fromkeys(((net, allowed) for net, _ in setup.refusing for allowed in ALARMS), (0.0, 1.0))
     # What is cheap first: a study that was stopped has something of everything.
     first: list[Unit] = [*clean(setup), *screens(setup), *certificates(setup)]
-    second: list[Unit] = [*nearest(setup), *in_balls(setup)]
+    second: list[Unit] = [*nearest(setup), *in_balls(setup), *by_autoattack(setup)]
     done = sum(map(work, first))
     progress.stage("hardened nets", done + sum(map(work, [*second, *past_refusal(setup, guess)])))
     with Runner(folder, workers) as runner:

@@ -51,6 +51,7 @@ class Rows:
 def summary(rows: Rows, setup: Setup) -> list[Table]:
     """All tables; none of what the study does not try."""
     tables = [in_balls(rows, setup)] + ([distances(rows, setup)] if setup.thorough else [])
+    tables += [by_autoattack(rows, setup)] if setup.standard else []
     tables += [certificates(rows, setup)] if setup.smoothed else []
     return tables + ([rejection(rows, setup)] if setup.refusing else [])
 
@@ -90,6 +91,23 @@ def distances(rows: Rows, setup: Setup) -> Table:
         tuple(cells),
         f"C&W by the preset {setup.data}-l2, which looks for the least L2 and knows no ball, on those of the first "
         f"{setup.thorough} test images that are right without it. An upper bound: a longer search comes nearer.",
+    )
+
+
+def by_autoattack(rows: Rows, setup: Setup) -> Table:
+    """What the standard version of AutoAttack leaves, alone and with all else that was tried."""
+    cells, epsilon = [], max(setup.epsilons)
+    for net in setup.nets:
+        alone, together = (
+            rows.stands(net, epsilon, names) for names in (("AutoAttack",), (*tried(setup), "AutoAttack"))
+        )
+        cells.append((net, _share(alone), _share(together.join(alone.select("image"), on="image", how="semi"))))
+    return Table(
+        f"Under AutoAttack on {setup.data}",
+        ("net", f"AutoAttack, radius {epsilon:g}", "and all attacks above"),
+        tuple(cells),
+        f"Right and unbroken, of the first {setup.standard} test images, by the standard version (Croce & Hein, arXiv 2003.01690: "
+        "APGD, FAB and Square, 100 steps, 5000 queries), and by that or any other attack that an image met in that ball.",
     )
 
 
