@@ -25,7 +25,7 @@ def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
     rows, columns = max(map(len, groups.values())), 3 if len(groups) > 1 else 1
     figure, panels = panelled(4.6 * len(groups) + 1.2, 0.36 * rows + 1.2 + 0.9 / columns, len(groups))
     for axes, (title, found) in zip(panels, groups.items(), strict=True):
-        heights = np.arange(len(found))[::-1]
+        heights = rows - 1 - np.arange(len(found))
         kinds = (
             ("unknowing", GREY, "o", 0.0, "attacker knows nothing of it"),
             ("worst", RED, "D", 0.0, "worst case, attacker knows it"),
@@ -49,6 +49,7 @@ def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
                 label=label,
             )
         axes.set(yticks=heights, yticklabels=[one.label for one in found], xlim=(-3, 103), title=title)
+        axes.set_ylim(-0.7, rows - 0.3)
         axes.set_xlabel("attacks succeed, %")
         axes.grid(visible=False, axis="y")
     figure.legend(
