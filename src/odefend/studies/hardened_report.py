@@ -49,9 +49,9 @@ class Rows:
 
 
 def summary(rows: Rows, setup: Setup) -> list[Table]:
-    """All tables; none of what the study does not try."""
+    """All tables; none of what the study does not try, or, of what comes last, has not yet tried."""
     tables = [in_balls(rows, setup)] + ([distances(rows, setup)] if setup.thorough else [])
-    tables += [by_autoattack(rows, setup)] if setup.standard else []
+    tables += [by_autoattack(rows, setup)] if (rows.crafted["experiment"] == "AutoAttack").any() else []
     tables += [certificates(rows, setup)] if setup.smoothed else []
     return tables + ([rejection(rows, setup)] if setup.refusing else [])
 
