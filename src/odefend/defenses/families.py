@@ -58,9 +58,8 @@ def _value(name: str, types: Mapping[str, Any], key: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or "name" not in value:
             raise InvalidInput(f"defense: expected its name and settings, got {value!r}.")
         return named_defense(value["name"], {one: value[one] for one in value if one != "name"})
-    if is_dataclass(types[key]) and isinstance(
-        value, Mapping
-    ):  # of which pydantic would take what it knows, and say nothing
+    if is_dataclass(types[key]) and isinstance(value, Mapping):
+        # Pydantic would take what it knows of them, and say nothing.
         known = [field.name for field in fields(types[key])]
         if wrong := [one for one in value if one not in known]:
             raise unknown(f"part of {key}", wrong[0], known)

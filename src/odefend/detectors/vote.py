@@ -96,6 +96,7 @@ class ToleranceVote(Detector):
         return Outcome(counts.amax(1) >= v_min, solves, nfe)
 
     def redrawn(self, draws: int) -> "ToleranceVote":
+        """As said there, but by two solves at least, since one alone always agrees with itself."""
         other = replace(self.defense, seed=self.defense.seed + 1)
         return _Sample(self.net, max(2, min(draws, self.votes)), other, of=self.votes)
 
