@@ -10,11 +10,14 @@ import torch
 from test_cli import odefend as command
 
 import odefend
+from odefend.attacks import AutoAttack
+from odefend.cli.study import _sized
 from odefend.errors import CheckpointError, InvalidInput, OutputError, UnknownName
-from odefend.evaluation import Ledger
+from odefend.evaluation import Craft, Ledger, Slice, View
+from odefend.evaluation.plan import work
 from odefend.evaluation.views import opened_net
 from odefend.progress import Silent
-from odefend.studies import hardened, hardened_report
+from odefend.studies import defenses, hardened, hardened_report
 from odefend.studies.hardening import harden, measured, plan
 from odefend.training import Trial, read_recipe, train
 
@@ -277,6 +280,24 @@ def test_nothing_more_is_needed_to_harden_a_net(monkeypatch):
     setup = replace(SMOKE, thorough=0)
     assert {unit.experiment for unit in hardened.in_balls(setup)} == set(hardened.tried(setup))
     assert not hardened.nearest(setup)
+
+
+def test_a_smaller_study_is_smaller_in_all_its_parts():
+    usual = hardened.SETUPS["digits"]
+    few = _sized(usual, 20, "thorough", "standard", "certified", "refused")
+    assert (few.images, few.thorough, few.standard, few.certified, few.refused) == (20, 10, 0, 20, 10)
+    assert _sized(defenses.SETUPS["mnist"], 1, "nearest", "followed").followed == 1
+
+
+def test_work_grows_with_starts_and_with_the_parts_of_autoattack():
+    """It tells the time that is left."""
+    craft = Craft("PGD", odefend.PGD(0.1, steps=10), View("digits-res"), Slice("digits", "test", 0, 4))
+    assert work(replace(craft, attack=odefend.PGD(0.1, steps=10, restarts=3))) == 3 * work(craft)
+    pytest.importorskip("pyautoattack", reason="needs the extra attacks")
+    whole = AutoAttack(0.1, steps=10, queries=50)
+    parts = [replace(whole, attacks=(name,)) for name in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    assert work(replace(craft, attack=whole)) == pytest.approx(sum(work(replace(craft, attack=one)) for one in parts))
+    assert work(replace(craft, attack=parts[0])) == work(craft) and work(replace(craft, attack=parts[3])) == 80
 
 
 def test_other_solves_are_followed_of_a_net_that_has_some():

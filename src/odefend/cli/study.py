@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from odefend.cli.output import console, print_json, show, table_json
 from odefend.cli.progress import showing
@@ -35,30 +36,31 @@ def _presets(out: Path, images: int, progress: Progress, workers: int | None) ->
     return ledger, [presets.summary(ledger.read("crafted", presets.name(subjects)), subjects)]
 
 
+def _sized(usual: Any, images: int, *others: str) -> Any:
+    """A study of so many images, with other numbers of images in proportion; what it does not do stays undone."""
+    counts = {name: getattr(usual, name) for name in others}
+    parts = {name: max(1, round(images / usual.images * count)) for name, count in counts.items() if count}
+    return replace(usual, images=images, **parts)
+
+
 def _detectors(
     data: str, out: Path, images: int, progress: Progress, workers: int | None
 ) -> tuple[Ledger, list[Table]]:
     usual = detectors.SETUPS[data]
-    share = images / usual.images
-    knowing, nearest = (max(1, round(share * count)) for count in (usual.knowing, usual.nearest))
-    setup = replace(usual, images=images, knowing=knowing, nearest=nearest)
+    setup = _sized(usual, images, "knowing", "nearest")
     ledger = detectors.measure(out, setup, progress, workers)
     return ledger, detectors_report.summary(detectors_report.Rows.of(ledger, setup.name))
 
 
 def _defenses(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    usual = defenses.SETUPS[data]
-    setup = replace(usual, images=images, nearest=max(1, round(usual.nearest * images / usual.images)))
+    setup = _sized(defenses.SETUPS[data], images, "nearest", "followed")
     ledger = defenses.measure(out, setup, progress, workers)
     tried = defenses.subjects(setup, defenses.points(out, setup))
     return ledger, defenses_report.summary(defenses_report.Rows.of(ledger, setup.name), setup, tried)
 
 
 def _hardened(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    usual = hardened.SETUPS[data]
-    share = images / usual.images
-    thorough, certified = (max(1, round(share * count)) for count in (usual.thorough, usual.certified))
-    setup = replace(usual, images=images, thorough=thorough, certified=certified)
+    setup = _sized(hardened.SETUPS[data], images, "thorough", "standard", "certified", "refused")
     ledger = hardened.measure(out, setup, progress, workers)
     return ledger, hardened_report.summary(hardened_report.Rows.of(ledger, setup.name), setup)
 

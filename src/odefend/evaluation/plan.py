@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from odefend.attacks import Attack, Availability, CarliniWagner, FoolboxAttack
+from odefend.attacks import Attack, AutoAttack, Availability, CarliniWagner, FoolboxAttack
 from odefend.evaluation.certify import Certify
 from odefend.evaluation.controls import doses, matched_sigma
 from odefend.evaluation.craft import Craft
@@ -232,4 +232,8 @@ def _gradients(attack: Attack) -> float:
     if isinstance(attack, FoolboxAttack):
         settings = attack.settings
         return 0.8 * float(settings.get("steps", 40)) * float(settings.get("binary_search_steps", 1))
-    return float(getattr(attack, "steps", 20))
+    if isinstance(attack, AutoAttack):
+        part = {"square": 0.4 * attack.queries, "apgd-t": 9.0 * attack.steps, "fab-t": 18.0 * attack.steps}
+        tried = attack.attacks or ("apgd-ce", "apgd-t", "fab-t", "square")
+        return attack.restarts * sum(part.get(name, float(attack.steps)) for name in tried)
+    return float(getattr(attack, "steps", 20)) * getattr(attack, "restarts", 1)
