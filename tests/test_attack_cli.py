@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import odefend
 from odefend.attacks import ATTACKS, PRESETS
 from odefend.cli import main
 from odefend.evaluation import Ledger
@@ -54,6 +55,12 @@ def test_attack_crafts_once_and_goes_on(tmp_path, run):
     assert kept.stat().st_mtime_ns == before and ledger.read("crafted").equals(rows)
     other = json.loads(run([*command, "--seed", "1"]).out)
     assert set(other["keys"]).isdisjoint(first["keys"])
+
+
+def test_attack_on_images_drawn_at_random(tmp_path, run):
+    sized = ["attack", "digits-res", "--attack", "fgsm", "--set", "epsilon=0.1", "--images", "5", "--shard", "3"]
+    run([*sized, "--sample", "7", "--workers", "1", "--out", str(tmp_path), "-q"])
+    assert set(Ledger(tmp_path).read("crafted")["image"]) == set(odefend.digits("test").sample(5, seed=7).ids)
 
 
 def test_attack_with_a_source_in_bfloat16_pushed_on(tmp_path, run):

@@ -35,6 +35,17 @@ def test_images_are_in_range_and_slices_keep_ids():
     assert data[:10].digest != data[1:11].digest
 
 
+def test_a_sample_is_random_and_stays():
+    """Of a data set whose second half alone has label 1, as many of it as of the first; its beginning is a smaller sample."""
+    labels = torch.arange(1000) // 500
+    ordered = odefend.LabelledImages(torch.zeros(1000, 1, 1, 1), labels, tuple(f"set/{i:05d}" for i in range(1000)))
+    some = ordered.sample(200, seed=3)
+    assert len(set(some.ids)) == 200 and 0.4 < some.labels.double().mean() < 0.6
+    assert some.labels.tolist() == [labels[int(name[-5:])] for name in some.ids], "each keeps its label"
+    assert ordered.sample(50, seed=3).ids == some.ids[:50] != ordered.sample(50, seed=4).ids
+    assert set(ordered.sample(2000).ids) == set(ordered.ids)
+
+
 def test_wrong_use():
     with pytest.raises(UnknownName, match="Did you mean 'test'"):
         odefend.digits("tests")

@@ -8,12 +8,26 @@ import polars as pl
 import pytest
 import torch
 
+import odefend
 from odefend import intervals
 from odefend.attacks import FGSM, PGD, CarliniWagner
 from odefend.defenses import InputNoise, LogUniform, RandomTolerance
 from odefend.detectors import ToleranceVote
 from odefend.errors import OutputError
-from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Slice, View, controls, detection, doubts
+from odefend.evaluation import (
+    Condition,
+    Craft,
+    Judge,
+    Ledger,
+    Runner,
+    Slice,
+    View,
+    controls,
+    detection,
+    doubts,
+    read_evaluation,
+)
+from odefend.evaluation.plan import Plan
 
 ODE, RES = View("digits-oon", 1e-3), View("digits-res")
 SOME = Slice("digits", "test", 0, 20)
@@ -136,6 +150,18 @@ def test_keys_change_with_everything_that_changes_rows():
     assert len({JUDGE.key, *(unit.key for unit in others)}) == len(others) + 1
     assert replace(CRAFT).key == CRAFT.key
     assert replace(CRAFT, experiment="other", trial="mine").key == CRAFT.key, "rows do not depend on what they are for"
+
+
+def test_a_sample_is_drawn_by_its_seed_wherever_images_are_asked_for():
+    """By a slice, by shards of it, and by an evaluation file; without a seed they are the first."""
+    drawn = odefend.digits("test").sample(50, seed=1)
+    assert Slice("digits", "test", 20, 50, sample=1).open().digest == drawn[20:].digest
+    asked = 'name="a"\nnet="digits-res"\ndata="digits"\nimages=50\nshard=20\n[[trials]]\nname="C&W"\nattack="fast"\n'
+    first = tuple(odefend.digits("test").ids[:50])
+    for text, ids in ((asked, first), (f"sample = 1\n{asked}", drawn.ids)):
+        parts = Plan(read_evaluation(text)).slices(50)
+        assert [len(part.open()) for part in parts] == [20, 20, 10]
+        assert tuple(name for part in parts for name in part.open().ids) == ids
 
 
 def test_rows_are_labelled_with_what_they_are_for(tmp_path):

@@ -19,6 +19,7 @@ from odefend.progress import Silent
 from odefend.report import evaluation_page, figures, findings, tables
 from odefend.report.published import published_lessons, published_table
 from odefend.report.rows import Rows
+from odefend.report.threat import threat
 from odefend.report.withstood import Withstood, certified, withstood
 from odefend.studies import demo
 
@@ -145,6 +146,13 @@ def test_what_two_evaluations_share_is_done_once(folder, rows):
     mine, theirs = (Rows.read(*opened(folder, name)) for name in ("smoke", "other"))
     assert set(mine.made("PGD")["epsilon"]) == {0.1, 0.3, 1.0} and set(theirs.made("PGD")["epsilon"]) == {0.1, 0.2}
     assert mine.crafted.equals(rows.crafted) and evaluations_in(folder) == ["other", "smoke"]
+
+
+def test_a_report_says_which_images_these_are(rows):
+    """The first ones, with a warning, or drawn at random."""
+    assert "they are no sample of it" in str(threat(rows))
+    drawn = replace(rows, evaluation=rows.evaluation.model_copy(update={"sample": 7}))
+    assert "drawn at random from each split, by the seed 7" in str(threat(drawn))
 
 
 def test_the_report_is_one_self_contained_page(folder, rows):

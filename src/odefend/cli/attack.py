@@ -39,7 +39,7 @@ def run_attack(
         source.open()  # so that what it cannot be is said before anything is attacked
     stop = images.start + len(data)
     units = [
-        Craft(EXPERIMENT, attack, view, Slice(images.data, images.split, at, min(at + shard, stop)), source, seed)
+        Craft(EXPERIMENT, attack, view, replace(images, start=at, stop=min(at + shard, stop)), source, seed)
         for at in range(images.start, stop, shard)
     ]
     with showing(quiet) as progress, Runner(out, workers) as runner:

@@ -15,6 +15,7 @@ from odefend.data.forensics import with_tampered as with_tampered
 from odefend.data.images import SPLITS as SPLITS
 from odefend.data.images import LabelledImages as LabelledImages
 from odefend.data.images import as_floats as as_floats
+from odefend.data.images import shuffled as shuffled
 from odefend.data.mnist import fashion_mnist as fashion_mnist
 from odefend.data.mnist import mnist as mnist
 from odefend.data.sources import SOURCES as SOURCES

@@ -41,6 +41,11 @@ class LabelledImages:
         index = torch.arange(len(self))[rows]
         return LabelledImages(self.pixels[index], self.labels[index], tuple(self.ids[i] for i in index.tolist()))
 
+    def sample(self, count: int, seed: int = 0) -> "LabelledImages":
+        """So many of them drawn at random, all where there are fewer: by ids and seed alone, a smaller sample being the beginning
+        of a larger one. The first n of a data set need be no sample of it."""
+        return self[shuffled(self.ids, seed)[:count]]
+
     @property
     def images(self) -> Images:
         """The pictures as floats in [0, 1]; made anew at each access where `pixels` are uint8, so take few."""

@@ -43,8 +43,8 @@ class Plan:
         return self.evaluation.vote is not None or any(trial.judged == "everywhere" for trial in self.evaluation.trials)
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
-        """The first images of a split, in shards; all of them where it has fewer."""
-        return shards(self.evaluation.data, split, count, self.evaluation.shard)
+        """The images of a split that the evaluation takes, in shards; all of them where it has fewer."""
+        return shards(self.evaluation.data, split, count, self.evaluation.shard, self.evaluation.sample)
 
     def crafts(self) -> list[Craft]:
         """Every attack on every net, tolerance, radius and shard."""

@@ -113,6 +113,10 @@ class Evaluation(_Part):
     )
     data: str = Field(description="one of odefend.DATASETS")
     images: Count = Field(description="test images attacked")
+    sample: int | None = Field(
+        default=None,
+        description="seed by which images of each split are drawn; default: the first, which of MNIST are no sample",
+    )
     clean: Count = Field(default=200, description="test images judged unattacked; at least those that are attacked")
     calibration: Count = Field(default=100, description="validation images that noise and thresholds are set by")
     tolerance: Tolerance = Field(default=1e-3, description="attacked at, unless a trial says otherwise")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from odefend.attacks import Expectation
-from odefend.data import DATASETS, LabelledImages, tamper
+from odefend.data import DATASETS, LabelledImages, shuffled, tamper
 from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.ledger import canonical
@@ -32,6 +32,12 @@ def _images(data: str, split: str) -> LabelledImages:
     if data not in DATASETS:
         raise unknown("data set", data, DATASETS)
     return DATASETS[data](split)
+
+
+@lru_cache(maxsize=8)
+def _drawn(data: str, split: str, sample: int) -> list[int]:
+    """The images of a split in a random order."""
+    return shuffled(_images(data, split).ids, sample)
 
 
 @dataclass(frozen=True)
@@ -180,24 +186,32 @@ def data_of(net: str) -> str:
 
 @dataclass(frozen=True)
 class Slice:
-    """Images start:stop of one split of a data set; `changed`: each of them as a tampering leaves it (see `data.tamper`)."""
+    """Images start:stop of one split of a data set; `changed`: each of them as a tampering leaves it (see `data.tamper`).
+
+    `sample` is the seed of a random order that they are taken in, as by `LabelledImages.sample`; None: the order of the data set,
+    in which the first need be no sample.
+    """
 
     data: str
     split: str
     start: int
     stop: int
     changed: str | None = None
+    sample: int | None = None
 
     def open(self) -> LabelledImages:
         """The images."""
-        found = _images(self.data, self.split)[self.start : self.stop]
+        rows: slice | list[int] = slice(self.start, self.stop)
+        if self.sample is not None:
+            rows = _drawn(self.data, self.split, self.sample)[rows]
+        found = _images(self.data, self.split)[rows]
         if self.changed is None:
             return found
         pixels = (255 * found.images).round().to(torch.uint8)
         return replace(found, pixels=tamper(pixels, found.ids, self.changed))
 
 
-def shards(data: str, split: str, count: int, size: int) -> list[Slice]:
-    """The first images of a split, all of them where it has fewer, in slices of `size`."""
+def shards(data: str, split: str, count: int, size: int, sample: int | None = None) -> list[Slice]:
+    """So many images of a split, all of them where it has fewer, in slices of `size`: the first, or a random sample of a seed."""
     count = min(count, len(Slice(data, split, 0, count).open()))
-    return [Slice(data, split, at, min(at + size, count)) for at in range(0, count, size)]
+    return [Slice(data, split, at, min(at + size, count), sample=sample) for at in range(0, count, size)]

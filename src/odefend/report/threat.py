@@ -31,9 +31,20 @@ def threat(rows: Rows) -> Section:
             "Knowledge: an attack knows the tolerance it attacks and follows the gradients that are named with it. None here "
             "knows of another tolerance used for judging, of random tolerances, or of a detector; what is judged at a tolerance "
             "that was not attacked, or detected, can only be less against one who does.",
+            _drawn(about.sample),
             *(_course(rows, trial) for trial in rows.trials("minimum norm")),
         ),
         facts=tuple(facts),
+    )
+
+
+def _drawn(sample: int | None) -> str:
+    """Which images these are."""
+    if sample is not None:
+        return f"Images are drawn at random from each split, by the seed {sample}."
+    return (
+        "Images are the first of each split in the order of the data set. Where that order is not random, as in the test part of "
+        "MNIST, they are no sample of it."
     )
 
 

@@ -48,7 +48,8 @@ QUICK = CarliniWagner(steps=40, binary_search_steps=4, learning_rate=0.1, initia
 
 @dataclass(frozen=True)
 class Setup:
-    """The size of the study: `images` for most of it, fewer where every gradient costs several solves."""
+    """The size of the study: `images` for most of it, fewer where every gradient costs several solves; `sample`: the seed by which
+    they are drawn."""
 
     net: str = "mnist-oon"
     data: str = "mnist"
@@ -62,6 +63,7 @@ class Setup:
     steps: int = 20
     draws: int = 4
     shard: int = 50
+    sample: int | None = 0
     search: CarliniWagner = PUBLISHED
     quick: CarliniWagner = QUICK
     rms: float = 0.05
@@ -78,8 +80,8 @@ class Setup:
         return f"attacks-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
 
     def slices(self, count: int) -> list[Slice]:
-        """The first test images, in shards."""
-        return shards(self.data, "test", count, self.shard)
+        """Test images, in shards."""
+        return shards(self.data, "test", count, self.shard, self.sample)
 
     def craft(
         self, experiment: str, attack: Attack, count: int | None = None, guard: Guarded | None = None
@@ -202,8 +204,8 @@ def capped(setup: Setup, cap: int) -> list[Judge]:
 
 def clean_screens(setup: Setup) -> list[Screen]:
     """Clean images before the detectors: to set thresholds by, and to see how many they refuse."""
-    held_out = Slice(setup.data, "validation", 0, setup.calibration)
-    test = Slice(setup.data, "test", 0, setup.images)
+    held_out = Slice(setup.data, "validation", 0, setup.calibration, sample=setup.sample)
+    test = Slice(setup.data, "test", 0, setup.images, sample=setup.sample)
     return [
         Screen("clean", setup.view, images, Watch(detector)) for detector in DETECTORS for images in (held_out, test)
     ]

@@ -45,7 +45,8 @@ class Setup:
     they also follow `many` of them, to see whether fewer were too few. Judges take `draws` of their own, an odd number.
     `margin`: whether PGD on the margin is tried as well, which is dear. `votes`: draws that are averaged, or voted on, for one
     answer. `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what costs
-    least. `tuned`: clean, attacked and answered images of a tuning, and its draws.
+    least. `tuned`: clean, attacked and answered images of a tuning, and its draws. `sample`: the seed by which
+    images are drawn.
     """
 
     net: str = "digits-oon"
@@ -68,6 +69,7 @@ class Setup:
     tuned: tuple[int, int, int, int] = (300, 100, 50, 3)
     scales: tuple[float, ...] = (1.0, 1.1, 1.25, 1.5, 2.0)
     shard: int = 50
+    sample: int | None = 0
 
     @property
     def view(self) -> View:
@@ -90,8 +92,8 @@ class Setup:
         return replace(self.view, defense=defense, draws=draws if defense else 0)
 
     def slices(self, count: int) -> list[Slice]:
-        """The first test images, in shards."""
-        return shards(self.data, "test", count, self.shard)
+        """Test images, in shards."""
+        return shards(self.data, "test", count, self.shard, self.sample)
 
     def tuning(self, name: str) -> Tuning:
         """How a defense is tuned."""

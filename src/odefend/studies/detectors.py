@@ -40,7 +40,8 @@ class Setup:
     by PGD in an L2 ball of radius `shown`: an attack they are not tried on.
 
     `aims`: which of the ALARMS an attacker who knows gets past; what gets past more alarms also gets past fewer. `ways`: how
-    PGD joins the gradients of net and detector; C&W does it selectively (see `attacks.Guard`).
+    PGD joins the gradients of net and detector; C&W does it selectively (see `attacks.Guard`). `sample`: the seed by which images
+    are drawn from each split.
     """
 
     net: str = "digits-oon"
@@ -55,6 +56,7 @@ class Setup:
     learn: int = 1000
     attacked: int = 300
     shard: int = 50
+    sample: int | None = 0
     shown: float = 1.0
     epsilon: float = 0.1
     scales: tuple[float, ...] = (1.0, 1.05, 1.1, 1.25)
@@ -75,13 +77,13 @@ class Setup:
         return f"detectors-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
-        """The first images of a split, in shards."""
-        return shards(self.data, split, count, self.shard)
+        """Images of a split, in shards."""
+        return shards(self.data, split, count, self.shard, self.sample)
 
     def watches(self) -> list[Watch]:
         """The detectors, those that learn with what they learn from."""
         shown = tuple(unit.key for unit in lessons(self))
-        learn = Slice(self.data, "train", 0, self.learn)
+        learn = Slice(self.data, "train", 0, self.learn, sample=self.sample)
         return [
             Watch(name, settings, learn, shown if DETECTORS[name].supervised else (), label(name, settings))
             for name, settings in self.detectors

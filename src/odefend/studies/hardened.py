@@ -62,7 +62,7 @@ class Setup:
 
     `smoothed` are certified on `certified` images with so many `draws`, at level `alpha`. `refusing`: nets with the detector by
     which they refuse; thresholds are set on `calibration` validation images, and `refused` test images are attacked in balls of
-    these `radii`.
+    these `radii`. `sample`: the seed by which images are drawn from each split.
     """
 
     data: str
@@ -84,6 +84,7 @@ class Setup:
     radii: tuple[float, ...] = (0.1, 0.2)
     calibration: int = 200
     shard: int = 50
+    sample: int | None = 0
 
     @property
     def name(self) -> str:
@@ -93,8 +94,8 @@ class Setup:
         return f"hardened-{digest({'setup': repr(self), 'nets': nets, 'version': code_version()})[:8]}"
 
     def slices(self, count: int, split: str = "test") -> list[Slice]:
-        """The first images of a split, in shards."""
-        return shards(self.data, split, count, self.shard)
+        """Images of a split, in shards."""
+        return shards(self.data, split, count, self.shard, self.sample)
 
 
 SETUPS = {

@@ -39,11 +39,12 @@ SEARCHES = (THOROUGH, PUBLISHED, *SHORTER)
 
 @dataclass(frozen=True)
 class Subject:
-    """A net, and how many of its test images are searched."""
+    """A net, and how many of its test images are searched, drawn by the seed `sample`."""
 
     net: str
     data: str
     images: int
+    sample: int | None = 0
 
 
 def subjects(images: int) -> tuple[Subject, ...]:
@@ -62,7 +63,7 @@ def name(subjects: Sequence[Subject]) -> str:
 
 def crafts(subject: Subject, searches: Sequence[CarliniWagner] = SEARCHES) -> list[Craft]:
     """Every search on one net."""
-    images = Slice(subject.data, "test", 0, subject.images)
+    images = Slice(subject.data, "test", 0, subject.images, sample=subject.sample)
     return [Craft(label(search), search, View(subject.net, TOLERANCE), images) for search in searches]
 
 

@@ -20,6 +20,10 @@ def attack(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
     start: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Draw them at random by this seed; default: the first, which of MNIST are no sample."),
+    ] = None,
     data_set: Annotated[str | None, typer.Option("--data", help="Default: what the net was trained on.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     tolerance: Annotated[
@@ -72,7 +76,7 @@ def attack(
         known,
         View(net, tolerance, gradient),
         View(source or net, **how) if source or how else None,
-        Slice(data_set or default_data(net), split, start, start + images),
+        Slice(data_set or default_data(net), split, start, start + images, sample=sample),
         out,
         shard,
         workers,
