@@ -14,8 +14,9 @@ from odefend.tensors import Images, Index, PerImage
 
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """In each of up to `steps` steps, go to the nearest boundary that the net would have if it were linear, and a share
-    `overshoot` of the whole way further. Only the `candidates` classes with the largest logits at the start are tried.
+    """In each of up to `steps` steps, go to the nearest boundary that the net would have if it were linear and 1e-4 beyond
+    it, and a share `overshoot` of the whole way further. Only the `candidates` classes with the largest logits at the start
+    are tried.
 
     `norm` is L2 or LINF. The defaults are Foolbox's and, for L-inf, what Xiong et al. (2022) used.
     """
@@ -79,9 +80,9 @@ class DeepFool(Attack):
         flat = slopes.flatten(2)
         # The dual norm: how fast a gap closes along the best direction of norm 1.
         rate = flat.norm(dim=2) if self.norm == L2 else flat.abs().sum(2)
-        # As Foolbox has it, a little more than the way, lest rounding leave the image on the boundary.
-        needed = (gaps.abs() + 1e-4) / rate.clamp_min(1e-12)
+        needed = gaps.abs() / rate.clamp_min(1e-12)
         chosen = needed.argmin(1)
         one = torch.arange(len(gaps), device=gaps.device)
         direction = self.norm.steepest(slopes[one, chosen])
-        return needed[one, chosen].view(-1, 1, 1, 1) * direction
+        # As Foolbox has it, a little more than the way, lest rounding leave the image on the boundary.
+        return (needed[one, chosen] + 1e-4).view(-1, 1, 1, 1) * direction
