@@ -197,6 +197,9 @@ def test_refusal_is_set_on_clean_images_and_attacked_together(study):
 def test_the_tables_of_the_study(study, tmp_path):
     rows = hardened_report.Rows.of(Ledger(study))
     balls, distances, auto, certified, refusing = hardened_report.summary(rows, SMOKE)
+    assert "shorter than in AutoAttack's standard version (5000 queries, 100 steps)" in balls.note
+    full = hardened_report.in_balls(rows, replace(SMOKE, auto=100, queries=5000))
+    assert "steps, the parts of AutoAttack's standard version" in full.note
     assert len(balls.rows) == 4 and len(refusing.rows) == 4
     for net, alone, together in auto.rows:
         made = rows.crafted.filter((pl.col("experiment") == "AutoAttack") & (pl.col("net") == net))

@@ -143,7 +143,7 @@ def attacks(setup: Setup, epsilon: float) -> tuple[tuple[str, Attack, int], ...]
     if not setup.thorough:  # Only the others need pyautoattack.
         return ours
     auto = AutoAttack(epsilon, steps=setup.auto, queries=setup.queries)
-    # The parts of AutoAttack's standard version; their worst case is what it would find with so many steps and queries.
+    # The parts of AutoAttack, as long as the setup says.
     return (
         *ours,
         ("Square", replace(auto, attacks=("square",)), setup.thorough),
