@@ -11,9 +11,11 @@ from pyautoattack import AutoAttack as TheirAutoAttack
 from test_attacks import boundary_distance, linear
 from toys import pictures
 
-from odefend.attacks import BIM, PGD, AutoAttack, FoolboxAttack, as_foolbox
+from odefend.attacks import BIM, PGD, AutoAttack, DeepFool, Expectation, FoolboxAttack, as_foolbox
 from odefend.attacks.adapter import seeded
 from odefend.attacks.autoattack_adapter import AUTO_ATTACKS
+from odefend.defenses import BitDepth, InputNoise, MajorityVote, RandomTolerance
+from odefend.defenses.randomized import RandomizedNet
 from odefend.errors import InvalidInput, MissingExtra, UnknownName
 from odefend.models import load
 from odefend.norms import L2, LINF, RMS
@@ -31,6 +33,19 @@ def test_ddn_and_deepfool_find_the_known_distance_of_a_linear_net():
         assert found.success.all(), attack
         # Foolbox computes in single precision.
         assert (found.distance > best * (1 - 1e-4)).all() and (found.distance < 1.01 * best).all(), attack
+
+
+@pytest.mark.parametrize("norm", [L2, LINF], ids=str)
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_deepfool_goes_as_far_as_foolboxs_whatever_the_scale_of_the_logits(norm, scale):
+    """Both go 1e-4 beyond each linearized boundary, in units of the distance, not of the logits."""
+    net, images = linear(4, seed=1), 0.4 + 0.2 * pictures(12, seed=2)
+    net.weight.data *= scale
+    labels = net.predict(images).labels
+    own = DeepFool(norm)(net, images, labels)
+    theirs = FoolboxAttack({"l2": "L2DeepFoolAttack", "linf": "LinfDeepFoolAttack"}[norm.name])(net, images, labels)
+    assert own.success.all() and theirs.success.all()
+    torch.testing.assert_close(own.distance, theirs.distance, rtol=1e-4, atol=1e-6)
 
 
 def test_the_norm_is_the_attacks_own(oon, test_digits):
@@ -107,6 +122,63 @@ def test_autoattack_is_no_weaker_than_its_parts(oon, test_digits):
     assert whole.success.sum() >= max(square.success.sum(), pgd.success.sum())
     assert (square.gradient_calls == 0).all() and (square.forward_calls[~square.initially_wrong] > 20).all()
     assert set(AUTO_ATTACKS) >= {"apgd-ce", "square"}
+
+
+LIBRARIES = [
+    AutoAttack(0.15, attacks=("apgd-ce", "fab-t"), steps=5),
+    AutoAttack(0.15, attacks=("square",), queries=50),
+    FoolboxAttack("LinfPGD", {"steps": 3, "rel_stepsize": 0.7}, epsilon=0.15),
+    FoolboxAttack("DDNAttack", {"steps": 20, "init_epsilon": 0.2}),
+]
+
+
+@pytest.mark.parametrize("attack", LIBRARIES, ids=repr)
+def test_libraries_attack_random_defenses(attack):
+    """By an expectation over draws, each image under its own whichever the library asks about, and under others after."""
+    net, images, ids = linear(3, seed=1), 0.3 + 0.4 * pictures(7, seed=2), [f"image {i}" for i in range(7)]
+    defended, labels = InputNoise(0.02)(net), net.predict(images).labels
+    mean, fresh = (Expectation([defended.draw(ids, first + i) for i in range(4)]) for first in (0, 4))
+    found = attack(mean, images, labels, ids=ids)
+    assert found.success.sum() >= 6
+    alone = attack(mean.rows(torch.tensor([3])), images[3:4], labels[3:4], ids=ids[3:4])
+    assert torch.equal(found.images[3:4], alone.images), "its own draws, not another image's"
+    transferred = attack(fresh, images, labels, ids=ids, source=mean)
+    assert transferred.success.sum() >= (5 if attack.budget else 1)
+    assert attack(defended, images, labels, ids=ids).success.sum() >= (5 if attack.budget else 1)
+
+
+def test_a_net_without_state_by_image_is_attacked_in_batches(oon, test_digits):
+    """Views by image are made only where there is something to subset."""
+    index, some = torch.tensor([2, 0]), test_digits[:3]
+    noisy = InputNoise(0.1)(oon)
+    for net in (oon, oon.at(1e-2), noisy, RandomTolerance()(oon), BitDepth(3)(oon), Expectation([oon, oon.at(1.0)])):
+        assert net.rows(index) is net
+    for net in (
+        noisy.draw(some.ids, 0),
+        oon.at(torch.tensor([1e-3, 1e-2, 1e-1])),
+        MajorityVote(InputNoise(0.1), 2)(oon),
+    ):
+        drawn = net.draw(some.ids, 0) if isinstance(net, RandomizedNet) else net
+        torch.testing.assert_close(
+            drawn.rows(index).predict(some.images[index]).logits, drawn.predict(some.images).logits[index]
+        )
+
+
+def test_apgd_looks_at_its_steps_as_often_as_they_are_many(monkeypatch, res, test_digits):
+    """22, then 19, 16, ... of 100 steps; 6, then 5, 4, ... of 30."""
+    some, seen = test_digits[:4], {}
+    theirs = TheirAutoAttack.run_standard_evaluation
+
+    def spied(run, *args, **options):
+        for name in ("apgd", "apgd_targeted"):
+            part = getattr(run, name)
+            fresh = type(part)(run.model, n_iter=part.n_iter, eps=0.1)
+            seen[name] = [getattr(one, key) for one in (part, fresh) for key in ("n_iter_2", "n_iter_min", "size_decr")]
+        return theirs(run, *args, **options)
+
+    monkeypatch.setattr(TheirAutoAttack, "run_standard_evaluation", spied)
+    AutoAttack(0.1, attacks=("apgd-ce",), steps=30)(res, some.images, some.labels)
+    assert seen == {"apgd": [6, 1, 1] * 2, "apgd_targeted": [6, 1, 1] * 2}
 
 
 def test_a_source_and_bfloat16_reach_the_libraries(oon, res, test_digits):

@@ -2,7 +2,8 @@
 
 An adapted attack gives the same for the same images in the same order and the same seed; unlike odefend's own, its result
 for an image may depend on the others. It asks the nets without saying for which image, so calls are counted as a mean over
-the images, rounded up.
+the images, rounded up, and a net that keeps something for each image, such as a draw of a random defense, is attacked one
+image at a time.
 """
 
 import random
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from odefend.attacks.problem import Problem
+from odefend.attacks.problem import BATCH, Problem
 from odefend.errors import InvalidInput, MissingExtra
 from odefend.models import Classifier
 from odefend.tensors import Images, Index
@@ -25,11 +26,14 @@ from odefend.tensors import Images, Index
 
 class BareLogits(nn.Module):
     """A classifier's logits for libraries that take gradients by backward(), which reaches the images only here, not the
-    weights; counts the images it is asked about."""
+    weights; counts the images it is asked about.
 
-    def __init__(self, net: Classifier, search_precision: str = "full") -> None:
+    `image`: the position, (1,), of the only image it is asked about, of which a call may have several candidates; None for
+    a net that keeps nothing for each image."""
+
+    def __init__(self, net: Classifier, search_precision: str = "full", image: Index | None = None) -> None:
         super().__init__()
-        self.net, self.low = net, search_precision != "full"
+        self.net, self.low, self.image = net, search_precision != "full", image
         self.forwards = self.gradients = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,13 +45,25 @@ class BareLogits(nn.Module):
         dtype = next((weight.dtype for weight in fixed.values() if weight.is_floating_point()), images.dtype)
         # A step may leave the box by a rounding error, which a classifier refuses.
         inside = images.clamp(0, 1).to(dtype)
+        net = self.net if self.image is None else self.net.rows(self.image.expand(len(images)))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low):
-            return functional_call(self.net, fixed, (inside,)).to(images.dtype)
+            return functional_call(net, fixed, (inside,)).to(images.dtype)
 
     def account(self, problem: Problem, rows: Index) -> None:
         """Book the calls."""
         problem.forward_calls[rows] += -(-self.forwards // len(rows))
         problem.gradient_calls[rows] += -(-self.gradients // len(rows))
+
+
+def shares(problem: Problem, rows: Index) -> Iterator[tuple[Index, BareLogits]]:
+    """The images at `rows` in shares that a library may be given at once, each with the source of gradients for it."""
+    source, precision = problem.source, problem.search_precision
+    if source.rows(rows[:1]) is source:
+        for some in rows.split(BATCH):
+            yield some, BareLogits(source, precision).eval()
+    else:
+        for one in rows.split(1):
+            yield one, BareLogits(source, precision, image=one).eval()
 
 
 def widened(clean: Images, found: Tensor) -> Images:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from odefend.attacks.adapter import BareLogits, check_unguarded, library, seeded, widened
+from odefend.attacks.adapter import check_unguarded, library, seeded, shares, widened
 from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.problem import BATCH, Problem
 from odefend.errors import InvalidInput, unknown
@@ -40,12 +40,9 @@ class AutoAttack(BallAttack):
     def perturb(self, problem: Problem, rows: Index) -> Images:
         check_unguarded(problem, self.name)
         classes, found = problem.judge.classes, []
-        for some in rows.split(BATCH):
-            net = BareLogits(problem.source, self.search_precision)
+        for some, net in shares(problem, rows):
             with seeded(problem.seed):
-                adversarial = self._run(
-                    net.eval(), problem.images[some].float(), problem.labels[some], classes, problem.seed
-                )
+                adversarial = self._run(net, problem.images[some].float(), problem.labels[some], classes, problem.seed)
                 found.append(widened(problem.images[some], adversarial))
             net.account(problem, some)
         return torch.cat(found)
@@ -65,6 +62,11 @@ class AutoAttack(BallAttack):
         run.verbose = False
         for part in (run.apgd, run.apgd_targeted, run.fab):
             part.n_iter, part.n_restarts = self.steps, self.restarts
+        for part in (run.apgd, run.apgd_targeted):
+            # When APGD looks at its step size: shares of its steps, which were 100 when they were taken.
+            part.n_iter_2, part.n_iter_min, part.size_decr = (
+                max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03)
+            )
         run.apgd_targeted.n_target_classes = run.fab.n_target_classes = min(9, classes - 1)
         run.square.n_queries, run.square.n_restarts = self.queries, self.restarts
         return run.run_standard_evaluation(images, labels, batch_size=BATCH)[0].detach()

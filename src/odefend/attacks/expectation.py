@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import is_
 
 import torch
 
@@ -34,7 +35,8 @@ class Expectation(Classifier):
         self.training = self.members.training = any(one.training for one in members)
 
     def rows(self, index: Index) -> "Expectation":
-        return Expectation([one.rows(index) for one in self._classifiers])
+        some = [one.rows(index) for one in self._classifiers]
+        return self if all(map(is_, some, self._classifiers)) else Expectation(some)
 
     @property
     def _classifiers(self) -> list[Classifier]:

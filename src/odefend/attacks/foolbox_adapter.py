@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from odefend.attacks.adapter import BareLogits, check_unguarded, library, seeded, widened
+from odefend.attacks.adapter import BareLogits, check_unguarded, library, seeded, shares, widened
 from odefend.attacks.base import Attack, check_epsilon
-from odefend.attacks.problem import BATCH, Problem
+from odefend.attacks.problem import Problem
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier
 from odefend.tensors import Images, Index, PerImage
@@ -74,15 +74,19 @@ class FoolboxAttack(Attack):
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
         check_unguarded(problem, self.name)
-        return torch.cat([self._found(problem, some) for some in rows.split(BATCH)])
+        found = []
+        for some, net in shares(problem, rows):
+            found.append(self._found(problem, some, net))
+            net.account(problem, some)
+        return torch.cat(found)
 
-    def _found(self, problem: Problem, rows: Index) -> Images:
+    def _found(self, problem: Problem, rows: Index, net: BareLogits) -> Images:
         """What Foolbox finds for one batch; the clean image where it knows no point to start from."""
         criteria, labels, clean = library("foolbox.criteria"), problem.labels[rows], problem.images[rows]
-        net, wanted = BareLogits(problem.source, self.search_precision), criteria.Misclassification(labels)
+        wanted = criteria.Misclassification(labels)
         if self.target is not None:
             wanted = criteria.TargetedMisclassification(torch.full_like(labels, self.target))
-        model = library("foolbox").PyTorchModel(net.eval(), bounds=(0, 1))
+        model = library("foolbox").PyTorchModel(net, bounds=(0, 1))
         try:
             with seeded(problem.seed):
                 found = self._made()(model, clean.float(), wanted, epsilons=self.epsilon)[1]
@@ -90,9 +94,7 @@ class FoolboxAttack(Attack):
             if "init_attack failed" not in str(error):
                 raise InvalidInput(f"{self.name}: {error or type(error).__name__}") from error
             # Foolbox gives a whole batch up where one image has no start.
-            return clean if len(rows) == 1 else torch.cat([self._found(problem, row) for row in rows.split(1)])
-        finally:
-            net.account(problem, rows)
+            return clean if len(rows) == 1 else torch.cat([self._found(problem, row, net) for row in rows.split(1)])
         return widened(clean, found if self.epsilon is not None else _without_black(clean, found))
 
     def _made(self) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import is_
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,8 @@ class SeveralDrawsNet(RandomizedNet):
         self.net, self.count, self.together = net, count, together
 
     def rows(self, index: Index) -> "SeveralDrawsNet":
-        return SeveralDrawsNet(self.net.rows(index), self.count, self.together)
+        net = self.net.rows(index)
+        return self if net is self.net else SeveralDrawsNet(net, self.count, self.together)
 
     def draw(self, ids: Sequence[str], index: int) -> Classifier:
         first = index * self.count
@@ -86,7 +88,8 @@ class Vote(Classifier):
         return [one for one in self.members if isinstance(one, Classifier)]
 
     def rows(self, index: Index) -> "Vote":
-        return Vote([one.rows(index) for one in self._voters])
+        some = [one.rows(index) for one in self._voters]
+        return self if all(map(is_, some, self._voters)) else Vote(some)
 
     def classify(self, images: Images) -> Prediction:
         said = [one.classify(images).checked() for one in self._voters]

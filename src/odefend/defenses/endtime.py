@@ -53,7 +53,8 @@ class RandomEndTimeNet(RandomizedNet):
         self.net, self.ends = net, ends
 
     def rows(self, index: Index) -> "RandomEndTimeNet":
-        return RandomEndTimeNet(self.net.rows(index), self.ends)
+        net = self.net.rows(index)
+        return self if net is self.net else RandomEndTimeNet(net, self.ends)
 
     def draw(self, ids: Sequence[str], index: int) -> ODENet:
         """The view of the net for these images in which each is solved up to its end time number `index`."""

@@ -38,7 +38,8 @@ class NoisyNet(RandomizedNet):
         self.net, self.noise = net, noise
 
     def rows(self, index: Index) -> "NoisyNet":
-        return NoisyNet(self.net.rows(index), self.noise)
+        net = self.net.rows(index)
+        return self if net is self.net else NoisyNet(net, self.noise)
 
     def draw(self, ids: Sequence[str], index: int) -> "NoiseDraw":
         return NoiseDraw(self.net, self.noise, ids, index)

@@ -28,7 +28,8 @@ class PurifiedNet(Classifier):
         self.training = net.training
 
     def rows(self, index: Index) -> "PurifiedNet":
-        return PurifiedNet(self.net.rows(index), self.autoencoder)
+        net = self.net.rows(index)
+        return self if net is self.net else PurifiedNet(net, self.autoencoder)
 
     def classify(self, images: Images) -> Prediction:
         # Under noise that is not clipped an image may leave the range that the autoencoder knows.

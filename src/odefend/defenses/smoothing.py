@@ -122,7 +122,8 @@ class SmoothedNet(RandomizedNet):
         self.net, self.smoothing = net, smoothing
 
     def rows(self, index: Index) -> "SmoothedNet":
-        return SmoothedNet(self.net.rows(index), self.smoothing)
+        net = self.net.rows(index)
+        return self if net is self.net else SmoothedNet(net, self.smoothing)
 
     def draw(self, ids: Sequence[str], index: int) -> "SmoothingDraw":
         return self.draws([(name, index) for name in ids])

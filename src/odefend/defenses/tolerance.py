@@ -72,7 +72,8 @@ class RandomToleranceNet(RandomizedNet):
         self.net, self.distribution, self.seed = net, distribution, seed
 
     def rows(self, index: Index) -> "RandomToleranceNet":
-        return RandomToleranceNet(self.net.rows(index), self.distribution, self.seed)
+        net = self.net.rows(index)
+        return self if net is self.net else RandomToleranceNet(net, self.distribution, self.seed)
 
     def draw(self, ids: Sequence[str], index: int) -> ODENet:
         """The view of the net for these images in which each is solved at its tolerance number `index`."""

@@ -94,7 +94,8 @@ class TransformedNet(Classifier):
         self.training = net.training
 
     def rows(self, index: Index) -> "TransformedNet":
-        return TransformedNet(self.net.rows(index), self.transform)
+        net = self.net.rows(index)
+        return self if net is self.net else TransformedNet(net, self.transform)
 
     def classify(self, images: Images) -> Prediction:
         return self.net.classify(self.transform.apply(images))

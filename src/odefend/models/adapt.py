@@ -41,8 +41,9 @@ class Adapted(Classifier):
     def rows(self, index: Index) -> "Adapted":
         if not {"tolerance", "adjoint_tolerance"} & set(self.chosen):
             return self
-        subset = SolverSettings(**self.chosen).rows(index)
-        return self._view({name: getattr(subset, name) for name in self.chosen})
+        settings = SolverSettings(**self.chosen)
+        subset = settings.rows(index)
+        return self if subset is settings else self._view({name: getattr(subset, name) for name in self.chosen})
 
     def _view(self, chosen: dict[str, Any]) -> "Adapted":
         view = copy.copy(self)

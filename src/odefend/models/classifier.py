@@ -94,7 +94,8 @@ class Classifier(nn.Module, ABC):
         return self.predict(images).logits
 
     def rows(self, index: Index) -> "Classifier":  # noqa: ARG002
-        """The classifier for the images at `index` of a batch: a view whose per-image state, if any, is subset too."""
+        """The classifier for the images at `index` of a batch, each of them once or several times: a view whose per-image
+        state is subset too, and itself where there is none."""
         return self
 
 

@@ -53,8 +53,11 @@ class ODENet(Classifier):
         return view
 
     def rows(self, index: Index) -> "ODENet":
+        settings = self.settings.rows(index)
+        if settings is self.settings:
+            return self
         view = copy.copy(self)
-        view.settings = self.settings.rows(index)
+        view.settings = settings
         return view
 
     def trajectory(self, images: Tensor, times: Sequence[float] | Tensor | None = None) -> Solution:

@@ -61,16 +61,14 @@ class SolverSettings:
         return replace(self, **settings)
 
     def rows(self, index: Index) -> "SolverSettings":
-        """The settings for some images of a batch; a tolerance or end time per image is subset."""
-
-        def some(value: float | Tensor) -> float | Tensor:
-            return value[index] if isinstance(value, Tensor) and value.ndim else value
-
-        (rtol, atol), back = pair(self.tolerance), self.adjoint_tolerance
-        if back is not None:
-            back_rtol, back_atol = pair(back)
-            back = some(back_rtol), some(back_atol)
-        return replace(self, tolerance=(some(rtol), some(atol)), adjoint_tolerance=back, t1=some(self.t1))
+        """The settings for some images of a batch: a tolerance or end time per image is subset; themselves where there is
+        neither."""
+        back = self.adjoint_tolerance
+        numbers = (*pair(self.tolerance), self.t1, *(() if back is None else pair(back)))
+        if not any(isinstance(one, Tensor) and one.ndim for one in numbers):
+            return self
+        rtol, atol, t1, *rest = (one[index] if isinstance(one, Tensor) and one.ndim else one for one in numbers)
+        return replace(self, tolerance=(rtol, atol), t1=t1, adjoint_tolerance=tuple(rest) or None)
 
 
 def _positive(value: float | Tensor) -> bool:
