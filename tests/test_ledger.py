@@ -10,6 +10,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
+from limits import full_disk
 
 from odefend import intervals
 from odefend.attacks import PGD
@@ -225,17 +226,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
+def test_a_full_disk_is_named(tmp_path):
     """Writing fails half way: the message says so, nothing half-written is left, and the next run goes on."""
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
     with Runner(tmp_path, 1) as runner:
-        with monkeypatch.context() as broken:
-            broken.setattr(pl.DataFrame, "write_parquet", full)
-            with pytest.raises(OutputError, match=r"No space left on device.*Free some space"):
-                runner.run([(UNIT, 1.0)], lambda _: None)
+        with full_disk(200), pytest.raises(OutputError, match=r"cannot write.*Free some space"):
+            runner.run([(UNIT, 1.0)], lambda _: None)
         assert not list((tmp_path / "labels").glob("*")) and not (tmp_path / "crafted").exists()
         runner.run([(UNIT, 1.0)], lambda _: None)
         assert runner.ledger.read("crafted").height == 20

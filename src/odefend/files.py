@@ -44,9 +44,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically.
+
+    Libraries that write files of their own kind report a full disk each by another error, some of them as a broken file: let
+    them write to memory, and the disk is left to this function.
+    """
+    write_atomically(path, lambda part: part.write_bytes(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

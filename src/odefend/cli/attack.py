@@ -14,7 +14,7 @@ from odefend.cli.progress import showing
 from odefend.errors import InvalidInput
 from odefend.evaluation import Craft, Runner, Slice, View, doubts
 from odefend.evaluation.robustness import attacked
-from odefend.files import write_atomically
+from odefend.files import write_text
 from odefend.models import ODENet, load
 from odefend.report import Table
 from odefend.report.figures import convergence
@@ -47,7 +47,7 @@ def run_attack(
         runner.run([(unit, unit.images.stop - unit.images.start) for unit in units], progress.advance)
         rows = pl.concat([runner.ledger.read_shard("crafted", unit.key) for unit in units])
     figure = out / f"convergence-{units[0].key[:8]}.svg"
-    write_atomically(figure, lambda part: part.write_text(convergence(rows), encoding="utf-8"))
+    write_text(figure, convergence(rows))
     tables = [_result(rows, attack), _signs(rows, attack, warnings)]
     if as_json:
         print_json(

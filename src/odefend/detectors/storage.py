@@ -5,16 +5,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from odefend.detectors.base import Detector
 from odefend.detectors.calibrate import Calibrated
 from odefend.detectors.families import DETECTORS
 from odefend.errors import CheckpointError, InvalidInput, unknown
-from odefend.files import write_atomically
+from odefend.files import write_bytes
 from odefend.models import Classifier, ODENet, load, weights_digest
 from odefend.models.settings import pair
 
@@ -95,7 +95,7 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
         "beside": json.dumps(_digests(bare)),
     }
     path = _file(path)
-    write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
+    write_bytes(path, safetensors.torch.save(tensors, metadata=about))
     return path
 
 

@@ -12,21 +12,20 @@ table joins them: a shard with two labels gives its rows twice.
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation.schema import ADDED, LABELS, SCHEMA_VERSION, TABLES
-from odefend.files import make_folder, write_atomically
+from odefend.files import make_folder, write_bytes
 
 Parcel = dict[str, bytes]
 """Files of a ledger on their way to another, by their paths in it."""
@@ -68,7 +67,7 @@ class Ledger:
                 continue
             rows = pl.concat(_read(path, TABLES[table], ADDED.get(table, ())) for path in shards)
             name = f"{PART}{digest({'keys': [path.stem for path in shards]})}.parquet"
-            write_atomically(self.folder / table / name, lambda part, rows=rows: rows.write_parquet(part))
+            write_bytes(self.folder / table / name, parquet(rows))
             for path in shards:
                 path.unlink()
             packed += len(shards)
@@ -100,7 +99,7 @@ class Ledger:
         }
         frame = pl.DataFrame(columns, schema=schema)
         make_folder(self.folder / table)
-        write_atomically(self._shard(table, key), lambda part: frame.write_parquet(part))
+        write_bytes(self._shard(table, key), parquet(frame))
 
     def label(self, labels: Iterable[tuple[str, str, str, str, str | None]]) -> None:
         """Say what shards are for: a row of LABELS for each. What is said already is not said twice."""
@@ -111,7 +110,7 @@ class Ledger:
         if not path.exists():
             make_folder(path.parent)
             frame = pl.DataFrame(rows, schema=LABELS, orient="row")
-            write_atomically(path, lambda part: frame.write_parquet(part))
+            write_bytes(path, parquet(frame))
 
     def labels(self, evaluation: str | None = None) -> pl.DataFrame:
         """What shards are for, in one evaluation or in all."""
@@ -201,7 +200,7 @@ class Ledger:
             for (key,), shard in rows.group_by("key", maintain_order=True):
                 if not self.has(table, str(key)):
                     make_folder(self.folder / table)
-                    write_atomically(self._shard(table, str(key)), lambda part, shard=shard: shard.write_parquet(part))
+                    write_bytes(self._shard(table, str(key)), parquet(shard))
                     came += 1
         for path in sorted((other.folder / "images").glob("*.safetensors")):
             if not self._images(path.stem).exists():
@@ -213,7 +212,7 @@ class Ledger:
     def _take(self, path: Path) -> None:
         """Copy a file of another ledger to its place in this one."""
         make_folder(self.folder / path.parent.name)
-        write_atomically(self.folder / path.parent.name / path.name, lambda part: shutil.copy(path, part))
+        write_bytes(self.folder / path.parent.name / path.name, path.read_bytes())
 
     def read_shard(self, table: str, key: str) -> pl.DataFrame:
         """The rows of one shard, without labels."""
@@ -226,12 +225,12 @@ class Ledger:
         """Store a shard's adversarial images."""
         images = images.detach().cpu().contiguous()
         make_folder(self.folder / "images")
-        write_atomically(self._images(key), lambda part: save_file({"images": images}, part))
+        write_bytes(self._images(key), safetensors.torch.save({"images": images}))
 
     def read_images(self, key: str) -> Tensor:
         """A shard's adversarial images."""
         try:
-            return load_file(self._images(key))["images"]
+            return safetensors.torch.load_file(self._images(key))["images"]
         except (SafetensorError, OSError, KeyError) as error:
             raise OutputError(
                 f"{self._images(key)}: missing or damaged. Remove the ledger's folder and run again."
@@ -241,12 +240,10 @@ class Ledger:
         """Shards of a table, with their images where they have some, as bytes to be sent elsewhere."""
         found = dict[str, bytes]()
         for key in keys:
-            rows = io.BytesIO()
-            self.read_shard(table, key).write_parquet(rows)
             # Images first, as when they are made: rows say that a shard is whole.
             if table == "crafted" and self._images(key).exists():
                 found[f"images/{key}.safetensors"] = self._images(key).read_bytes()
-            found[f"{table}/{key}.parquet"] = rows.getvalue()
+            found[f"{table}/{key}.parquet"] = parquet(self.read_shard(table, key))
         return found
 
     def unpack(self, parcel: Parcel) -> None:
@@ -254,13 +251,20 @@ class Ledger:
         for name, content in parcel.items():
             path = self.folder / name
             make_folder(path.parent)
-            write_atomically(path, lambda part, content=content: part.write_bytes(content))
+            write_bytes(path, content)
 
     def _shard(self, table: str, key: str) -> Path:
         return self.folder / table / f"{key}.parquet"
 
     def _images(self, key: str) -> Path:
         return self.folder / "images" / f"{key}.safetensors"
+
+
+def parquet(rows: pl.DataFrame) -> bytes:
+    """Rows as a Parquet file."""
+    packed = io.BytesIO()
+    rows.write_parquet(packed)
+    return packed.getvalue()
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from odefend.download import cache, download
 from odefend.errors import CheckpointError, unknown
-from odefend.files import make_folder, write_atomically
+from odefend.files import make_folder, write_bytes
 from odefend.models.card import Card, ImageCard
 from odefend.models.checkpoint import read_card, read_checkpoint, read_image_model, sha256
 from odefend.models.classifier import Classifier
@@ -101,5 +101,5 @@ def fetch(name: str, source: str | None = None, progress: Progress | None = None
     if sha256(file) != wanted:
         raise CheckpointError(f"{file}: not the weights of {name}: its SHA-256 is not the one on the card.")
     make_folder(kept.parent)
-    write_atomically(kept, lambda part: part.write_bytes(file.read_bytes()))
+    write_bytes(kept, file.read_bytes())
     return kept

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from odefend.errors import CheckpointError, UnknownName, unknown
-from odefend.files import write_atomically, write_text
+from odefend.files import write_bytes, write_text
 from odefend.models.card import Card, ImageCard, Trained
 from odefend.models.classifier import Classifier
 from odefend.models.families import IMAGE_MODELS, MODELS
@@ -43,7 +43,7 @@ def save(net: nn.Module, card: Trained, path: Path) -> Path:
     """Write `path`.safetensors and `path`.json, each atomically, the card last; returns the weights' path."""
     weights, description = path.with_suffix(".safetensors"), path.with_suffix(".json")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_atomically(weights, lambda part: save_file(tensors, part))
+    write_bytes(weights, safetensors.torch.save(tensors))
     card = card.model_copy(update={"sha256": sha256(weights)})
     write_text(description, card.model_dump_json(indent=2) + "\n")
     return weights
@@ -81,7 +81,7 @@ def _filled(weights: Path, card: Trained, family: Mapping[str, Callable[..., Any
         raise unknown("model", card.model, family)
     try:
         model = family[card.model](**card.options)
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(safetensors.torch.load_file(weights))
     except (SafetensorError, RuntimeError, TypeError, UnknownName) as error:
         raise CheckpointError(
             f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {str(error).splitlines()[0]}"

@@ -1,6 +1,7 @@
 """Where a training stands: what it needs in order to go on after it was stopped."""
 
 import hashlib
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from odefend.errors import CheckpointError, OutputError
-from odefend.files import write_atomically
+from odefend.files import write_bytes
 from odefend.models import Epoch
 from odefend.training.recipe import Recipe
 from odefend.version import code_digest
@@ -94,7 +95,9 @@ class Saver:
             "state": {name: value for name, value in vars(state).items() if name not in ("history", "began")},
             "history": [epoch.model_dump() for epoch in state.history],
         }
-        write_atomically(self.path, lambda part: torch.save(content, part))
+        packed = io.BytesIO()
+        torch.save(content, packed)
+        write_bytes(self.path, packed.getvalue())
         self.last = time.monotonic()
 
     def remove(self) -> None:
