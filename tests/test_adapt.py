@@ -250,6 +250,8 @@ def test_wrong_use_says_what_was_expected():
         odefend.adapt(Fixed("rk4", step_size=0.1).double(), in_channels=1, classes=3).at(1e-3).predict(images)
     with pytest.raises(InvalidInput, match="on the grid of step_size"):
         odefend.adapt(Fixed("euler", step_size=0.3).double(), in_channels=1, classes=3).predict(images)
+    with pytest.raises(InvalidInput, match="positive step size"):
+        odefend.adapt(Fixed("euler", step_size=0.0).double(), in_channels=1, classes=3).predict(images)
     with pytest.raises(InvalidInput, match="times are not differentiated"):
         odefend.adapt(LearnedEnd().double(), in_channels=1, classes=3).predict(images)
     with pytest.raises(InvalidInput, match="all its parameters registered"):

@@ -115,6 +115,8 @@ def test_attacks_lists_all_of_them(run):
         (["digits-res", "--tolerance", "1e-3"], "solves nothing"),
         (["digits-oon", "--data", "digit"], "unknown data set"),
         (["digits-oon", "--gradient", "adjont"], "adjoint"),
+        (["digits-oon", "--tolerance", "0"], "tolerance: expected positive finite numbers, got 0"),
+        (["digits-oon", "--source-tolerance", "0"], "tolerance: expected positive finite numbers, got 0"),
     ],
 )
 def test_attack_refuses(arguments, message, tmp_path, run):

@@ -193,6 +193,11 @@ def test_a_cluster_that_is_not_there_is_explained(tmp_path, monkeypatch):
         pass  # the folder is free
 
 
+def test_no_workers_are_refused_and_not_taken_for_all(tmp_path):
+    with pytest.raises(InvalidInput, match="workers: expected at least 1, got 0"):
+        Runner(tmp_path, workers=0)
+
+
 def test_workers_beside_a_cluster_are_refused(tmp_path):
     with pytest.raises(InvalidInput, match="workers: expected none"):
         Runner(tmp_path, workers=2, ray="local")

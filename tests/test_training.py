@@ -22,7 +22,7 @@ from odefend.models import IMAGE_MODELS, MODELS, cards, count_parameters, image_
 from odefend.rng import stream
 from odefend.training import Recipe, read_recipe, recipe_names, scales_of, train, try_out
 from odefend.training.augment import DRAWS, augment
-from odefend.training.measure import loss_of
+from odefend.training.measure import as_judged, loss_of
 from odefend.training.recipe import Augmentation, Cosine, Plateau, Steps
 from odefend.training.schedules import LearningRate, make_optimizer
 from odefend.version import code_digest
@@ -259,6 +259,11 @@ def test_a_finished_training_is_not_repeated_and_not_overwritten(tmp_path):
     with pytest.raises(CheckpointError, match="trained with other settings"):
         train(recipe.model_copy(update={"epochs": 1}), tmp_path)
     assert weights.stat().st_mtime_ns == before
+
+
+def test_a_tolerance_of_zero_is_refused_and_not_taken_for_the_usual_one(oon):
+    with pytest.raises(InvalidInput, match="positive finite"):
+        as_judged(oon, read_recipe("digits-oon"), 0.0)
 
 
 def test_nets_are_judged_as_they_will_be_loaded(tmp_path):

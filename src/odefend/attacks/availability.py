@@ -58,7 +58,7 @@ class Availability(BallAttack):
                 best[more], most[more] = x[more], work[more]
                 problem.progress.advance(number * (self.steps + 1) + step)
                 if step < self.steps:
-                    size = self.step_size or self.epsilon / 2
+                    size = self.epsilon / 2 if self.step_size is None else self.step_size
                     x = self._projected(clean, x + size * self.norm.steepest(self._slope(problem, rows, x)))
         return best
 

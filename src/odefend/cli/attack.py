@@ -14,6 +14,7 @@ from odefend.cli.progress import showing
 from odefend.errors import InvalidInput
 from odefend.evaluation import Craft, Runner, Slice, View, doubts
 from odefend.evaluation.robustness import attacked
+from odefend.evaluation.views import as_trained
 from odefend.files import write_text
 from odefend.models import ODENet, load
 from odefend.report import Table
@@ -111,8 +112,7 @@ def _at_home(view: View) -> View:
         return view
     if view.adjoint_tolerance is not None and view.gradient != "adjoint":
         raise InvalidInput(f"adjoint_tolerance: expected adjoint gradients with it, got {view.gradient} ones.")
-    usual = net.card.tolerance if net.card else None
-    return replace(view, tolerance=view.tolerance or usual or 1e-3)
+    return view if view.tolerance is not None else replace(view, tolerance=as_trained(view.net).tolerance)
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -53,7 +53,7 @@ def run_evaluation(
 
 def run_estimate(evaluation: Evaluation, out: Path, workers: int | None, as_json: bool) -> None:
     """What an evaluation would take."""
-    found, hands = estimate(evaluation, out), workers or workers_here()
+    found, hands = estimate(evaluation, out), workers_here() if workers is None else workers
     if as_json:
         print_json({"seconds": found.total / hands, "workers": hands, "done": found.done, "by": found.seconds})
         return

@@ -85,7 +85,7 @@ def run_study(name: str, out: Path, images: int | None, workers: int | None, qui
         raise unknown("study", name, STUDIES)
     run, usual = STUDIES[name]
     with showing(quiet) as progress:
-        ledger, tables = run(out, images or usual, progress, workers)
+        ledger, tables = run(out, usual if images is None else images, progress, workers)
     if as_json:
         print_json({"ledger": str(ledger.folder), "tables": [table_json(table) for table in tables]})
         return

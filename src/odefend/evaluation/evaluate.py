@@ -109,9 +109,9 @@ def estimate(evaluation: Evaluation, folder: Path) -> Estimate:
     plan, cost, ledger = Plan(evaluation), pilot(evaluation), Ledger(folder / "ledger")
     units, seconds, done = dict[str, int](), dict[str, float](), 0
     judged = ledger.read("judged", evaluation.name)
-    noise = matched_noise(judged, evaluation) or _guess(plan)
-    voting = vote_noise(judged, evaluation) or 0.1
-    for unit in [*plan.calibration(), *plan.crafts(), *plan.traces(), *plan.judgements(noise, voting)]:
+    noise = matched_noise(judged, evaluation)
+    second = plan.judgements(noise, vote_noise(judged, evaluation)) if noise else plan.judgements(_guess(plan), 0.1)
+    for unit in [*plan.calibration(), *plan.crafts(), *plan.traces(), *second]:
         if unit.done(ledger):
             done += 1
             continue

@@ -30,7 +30,7 @@ class Plan:
         """A net as it is attacked; one without a solver has no tolerance."""
         if not isinstance(opened_net(net), ODENet):
             return View(net)
-        return View(net, tolerance or self.evaluation.tolerance, gradient)
+        return View(net, self.evaluation.tolerance if tolerance is None else tolerance, gradient)
 
     @property
     def solves(self) -> bool:
@@ -54,7 +54,7 @@ class Plan:
         """The units of one trial."""
         evaluation = self.evaluation
         nets = [evaluation.net, *([evaluation.control] if trial.control and evaluation.control else [])]
-        images = self.slices(min(evaluation.images, trial.images or evaluation.images))
+        images = self.slices(evaluation.images if trial.images is None else min(evaluation.images, trial.images))
         return [
             Craft(role(trial), attack, view, some, self._source(trial, view), evaluation.seed, trial=trial.name)
             for net in nets
@@ -72,7 +72,8 @@ class Plan:
         if trial.source is None:
             return None
         of = trial.source
-        source = self.view(of.net or view.net, of.tolerance or view.tolerance, of.gradient)
+        at = view.tolerance if of.tolerance is None else of.tolerance
+        source = self.view(of.net or view.net, at, of.gradient)
         if source.tolerance is None:
             return source
         return replace(source, adjoint_tolerance=of.adjoint_tolerance, method=of.method, step=of.step)

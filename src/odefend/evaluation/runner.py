@@ -41,7 +41,9 @@ class Runner:
     def __init__(self, folder: Path, workers: int | None = None, ray: str | None = None) -> None:
         if workers is not None and ray is not None:
             raise InvalidInput("workers: expected none beside a Ray cluster, which has its own.")
-        self.ledger, self.workers, self.ray = Ledger(folder), workers or workers_here(), ray
+        if workers is not None and workers < 1:
+            raise InvalidInput(f"workers: expected at least 1, got {workers}. Leave it out for one per core.")
+        self.ledger, self.workers, self.ray = Ledger(folder), workers_here() if workers is None else workers, ray
         self.pool: Pool | None = None
         self.lock = FileLock(folder / ".lock", timeout=0)  # freed by the system, however the process ends
 

@@ -185,7 +185,8 @@ class _Asked:
         else:
             self._check_fixed(method, chosen, t)
             # As torchdiffeq: without a step size, from one requested time to the next.
-            settings.setdefault("step", float(self.options.get("step_size") or (t[-1] - t[0])))
+            step = self.options.get("step_size")
+            settings.setdefault("step", float(t[-1] - t[0] if step is None else step))
         return settings
 
     def _check_fixed(self, method: str, chosen: dict[str, Any], t: Tensor) -> None:

@@ -56,7 +56,8 @@ def as_judged(net: Classifier, recipe: Recipe, tolerance: float | None = None) -
     """The net as it is judged and will be loaded: each image solved on its own, at the recipe's tolerance or another."""
     if not isinstance(net, ODENet):
         return net
-    return net.at(tolerance or recipe.tolerance, coupling="sample", gradient="unrolled", adjoint_tolerance=None)
+    at = recipe.tolerance if tolerance is None else tolerance
+    return net.at(at, coupling="sample", gradient="unrolled", adjoint_tolerance=None)
 
 
 def loss_of(recipe: Recipe, logits: Tensor, labels: Tensor) -> Tensor:

@@ -115,7 +115,9 @@ class Adversarial(_Settings):
     @property
     def length(self) -> float:
         """Of a step, in radii."""
-        return self.step or (min(2.5 / self.steps, 0.5) if self.steps > 1 else 1.25)
+        if self.step is not None:
+            return self.step
+        return min(2.5 / self.steps, 0.5) if self.steps > 1 else 1.25
 
     def radius(self, epochs: float) -> float:
         """Of the ball, after so many epochs."""
