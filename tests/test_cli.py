@@ -14,8 +14,11 @@ from test_data_files import mnist_folder
 
 from odefend import models
 from odefend.cli.progress import Plain, clock, duration
-from odefend.errors import CheckpointError, UnknownName
+from odefend.errors import CheckpointError, InvalidInput, UnknownName
+from odefend.evaluation import read_evaluation
+from odefend.files import parse_toml
 from odefend.models import catalogue
+from odefend.training import read_recipe
 
 ODEFEND = [sys.executable, "-c", "import torch; torch.set_num_threads(1)\nfrom odefend.cli import main; main()"]
 
@@ -57,6 +60,9 @@ def test_help_teaches(arguments, words):
         (("train", "mnist-oon", "--data-dir", "nowhere"), "nowhere: no such folder"),
         (("data", "fetch", "mnits"), "Did you mean 'mnist'"),
         (("models", "fetch", "mnist-oom"), "unknown trained net"),
+        (("attack", "digits-res", "--seed", f"{2**63}"), "--seed"),
+        (("train", "digits-res", "--seed", f"{2**63}"), "seed"),
+        (("ledger", "verify", ".", "--seed", "-1"), "--seed"),
     ],
 )
 def test_wrong_use_is_one_message_and_no_traceback(arguments, message, tmp_path):
@@ -79,6 +85,16 @@ def test_an_unknown_key_in_a_recipe_file_is_named_with_the_nearest(tmp_path):
     recipe.write_text('name = "mine"\nmodel = "oon"\ndata = "digits"\nepoch = 3\n')
     done = odefend("train", recipe, "--out", tmp_path)
     assert done.returncode == 2 and "Did you mean 'epochs'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("deep", ["a = " + "[" * 9999 + "]" * 9999, ".".join("a" * 9999) + " = 1"])
+def test_a_file_nested_without_end_is_refused(deep, tmp_path):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(deep)
+    for read, kept in ((read_evaluation, "deep.json"), (read_evaluation, "deep.toml"), (read_recipe, "deep.toml")):
+        (tmp_path / kept).write_text(deep if kept.endswith("toml") else "[" * 99999)
+        with pytest.raises(InvalidInput, match=r"deep\.(toml|json): expected a TOML file with"):
+            read(tmp_path / kept if read is read_evaluation else str(tmp_path / kept))
 
 
 def test_train_json_and_a_checkpoint_that_loads(tmp_path):

@@ -17,6 +17,7 @@ from odefend.attacks import PGD
 from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation import Craft, Ledger, Runner, Slice, View
 from odefend.evaluation.compare import compare
+from odefend.evaluation.ledger import READERS
 from odefend.evaluation.schema import COLUMNS, LABELS, TABLES
 from odefend.evaluation.verify import verify
 
@@ -44,6 +45,29 @@ def test_queries(ledger):
         ledger.query("select colour from crafted")
     with pytest.raises(InvalidInput, match="The tables are crafted, judged, scored, certified, traced, labels"):
         ledger.query("selct")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_csv('{}')",
+        "select * from crafted, READ_CSV ('{}')",
+        "select image from crafted where image in (select word from \"read_csv\"/**/('{}'))",
+        "with other as (select * from read_csv('{}')) select * from other",
+        "create table other as select * from read_csv('{}')",
+        "select * from '{}'",
+    ],
+)
+def test_a_query_reads_no_file_but_the_ledgers(sql, ledger, tmp_path):
+    secret = tmp_path / "secret.csv"
+    secret.write_text("word\nhush\n")
+    with pytest.raises(InvalidInput, match=r"The tables are|the ledger's tables alone") as told:
+        ledger.query(sql.format(secret))
+    assert "hush" not in str(told.value)
+
+
+def test_no_column_is_called_as_what_a_query_may_not_read():
+    assert not any(READERS.search(name) for columns in COLUMNS.values() for name in columns)
 
 
 def test_ledgers_of_two_machines_become_one(ledger, tmp_path):

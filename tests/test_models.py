@@ -322,6 +322,21 @@ def test_a_card_of_another_model_is_refused(tmp_path, oon):
         odefend.load(path)
 
 
+@pytest.mark.parametrize(
+    ("solver", "told"),
+    [
+        ({"methud": "rk4"}, "methud"),
+        ({"method": "rk5"}, "unknown method 'rk5'"),
+        ({"t1": "one"}, "one"),
+        ({"t1": -1}, "t1"),
+    ],
+)
+def test_a_card_that_names_another_solver_is_refused(solver, told, tmp_path, oon):
+    path = save(oon, oon.card.model_copy(update={"solver": solver}), tmp_path / "net")
+    with pytest.raises(CheckpointError, match=f"its card says that it is solved with .*{told}"):
+        odefend.load(path)
+
+
 def test_every_solver_setting_reaches_the_solver():
     """Each changes what is computed, and a view's settings are its own."""
     net, images = small_ode_net(), pictures(6)

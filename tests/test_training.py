@@ -73,6 +73,20 @@ def test_a_stopped_training_ends_with_the_same_weights(name, tmp_path, monkeypat
     assert one.test_accuracy == other.test_accuracy and "validation" in heard.note
 
 
+def test_two_runs_do_not_train_the_same_in_one_folder(tmp_path):
+    recipe = read_recipe("digits-res", overrides=TINY | {"epochs": 1})
+
+    class Another(StopAfter):
+        def advance(self, done, note=""):
+            with pytest.raises(OutputError, match="another run is training digits-res here"):
+                train(recipe, tmp_path)
+            super().advance(done, note)
+
+    with pytest.raises(StopError):
+        train(recipe, tmp_path, Another(1))
+    assert train(recipe, tmp_path).exists(), "the lock is freed, however a run ends"
+
+
 def test_training_is_a_function_of_its_seed_not_of_global_state(tmp_path):
     recipe = read_recipe("digits-res", overrides=TINY | {"epochs": 1})
     torch.manual_seed(5)

@@ -1,13 +1,20 @@
-"""Writing files so that a reader sees the old content or the new one, never a half."""
+"""Writing files so that a reader sees the old content or the new one, never a half; locks; reading TOML."""
 
 import json
 import os
 import tempfile
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from odefend.errors import OutputError
+
+DEEPEST = 20
+"""Tables and lists within each other that a file of ours may have."""
 
 
 def make_folder(folder: Path) -> Path:
@@ -61,3 +68,35 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """While this process alone has the lock at `path`, which the system frees however the process ends. Raises OutputError where
+    another has it, saying `what` it does."""
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(f"{path.parent}: another run is {what}. Wait for it, or choose another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML text says. Raises TOMLDecodeError where it is none, or nested more deeply than anything of ours."""
+    try:
+        values = tomllib.loads(text)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("nested too deeply") from error
+    if _deeper(values, DEEPEST):
+        raise tomllib.TOMLDecodeError("nested too deeply")
+    return values
+
+
+def _deeper(value: Any, than: int) -> bool:
+    """Whether tables and lists are nested more than so many times."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return than < 0 or any(_deeper(one, than - 1) for one in inside)

@@ -1,6 +1,5 @@
 """Attacks on a trained net, and the list of attacks."""
 
-import tomllib
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from odefend.errors import InvalidInput
 from odefend.evaluation import Craft, Runner, Slice, View, doubts
 from odefend.evaluation.robustness import attacked
 from odefend.evaluation.views import as_trained
-from odefend.files import write_text
+from odefend.files import parse_toml, write_text
 from odefend.models import ODENet, load
 from odefend.report import Table
 from odefend.report.figures import convergence
@@ -121,8 +120,8 @@ def setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise InvalidInput(f"--set: expected NAME=VALUE, such as steps=40, got {text!r}.")
     try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return name.strip(), parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return name.strip(), value.strip()
 
 

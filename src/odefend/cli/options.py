@@ -15,6 +15,8 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of data sets, such as FOLDER/mnist; default: $ODEFEND_DATA.")
 ]
 
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random draws.")]
+
 
 def use_data(folder: Path | None) -> None:
     """Let this process and those it starts find data sets in a folder."""

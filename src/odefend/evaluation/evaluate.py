@@ -219,7 +219,7 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {"settings": content["settings"], "finished": content["finished"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: missing or damaged. Name a folder that `odefend evaluate` wrote.") from error
 
 

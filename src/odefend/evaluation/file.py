@@ -1,7 +1,6 @@
 """Reading an evaluation from its TOML file, and refusing what is not one or does not fit together."""
 
 import json
-import tomllib
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.spec import LEAST_CALIBRATION, Evaluation, Noise, Published, Source, Trial, Vote
+from odefend.files import parse_toml
 from odefend.models import SolverSettings
 
 
@@ -26,8 +26,8 @@ def read_evaluation(file: Path | str, overrides: dict[str, Any] | None = None) -
     try:
         text = file if isinstance(file, str) else file.read_text(encoding="utf-8")
         kept = isinstance(file, Path) and file.suffix == ".json"
-        values = json.loads(text)["settings"]["evaluation"] if kept else tomllib.loads(text)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = json.loads(text)["settings"]["evaluation"] if kept else parse_toml(text)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{_shown(file)}: expected a TOML file with an evaluation: {error}") from error
     return _checked(_shown(file), values | (overrides or {}))
 

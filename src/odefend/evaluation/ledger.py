@@ -12,6 +12,7 @@ table joins them: a shard with two labels gives its rows twice.
 import hashlib
 import io
 import json
+import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,9 @@ from odefend.files import make_folder, write_bytes
 
 Parcel = dict[str, bytes]
 """Files of a ledger on their way to another, by their paths in it."""
+
+READERS = re.compile(r"\b(read|scan)_\w+", re.IGNORECASE)
+"""Functions of polars' SQL that read files, wherever they stand, quoted or not; no column is called so."""
 
 PART = "part-"
 """How the names of files of packed shards begin."""
@@ -174,8 +178,14 @@ class Ledger:
         """The answer to a query in SQL over the tables `crafted`, `judged`, `scored`, `certified`, `traced` and `labels`; the
         rows of the first five come with `experiment` and `trial`, once for each label of their shard.
 
-        Raises InvalidInput where polars cannot make sense of it.
+        No other file can be read by it: a query may come from somebody who may see these rows alone. Raises InvalidInput where
+        it asks for one, or where polars cannot make sense of it.
         """
+        if reader := READERS.search(sql):
+            raise InvalidInput(
+                f"query: expected the ledger's tables alone, {', '.join((*TABLES, 'labels'))}, got {reader[0]}, which reads other "
+                "files. Read those with polars, from Python."
+            )
         known = {table: self._scan(table) for table in TABLES} | {"labels": self.labels().lazy()}
         try:
             return pl.SQLContext(known).execute(sql).collect(engine="streaming")

@@ -6,18 +6,18 @@ Whatever is finished stays when the run is stopped, and a later run skips it.
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from odefend.errors import InvalidInput, OutputError
+from odefend.errors import InvalidInput
 from odefend.evaluation.cluster import RayPool
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.pool import ProcessPool, Share
 from odefend.evaluation.unit import Unit
-from odefend.files import make_folder
+from odefend.files import locked, make_folder
 
 _Todo = dict[str, tuple[Unit, float]]
 
@@ -45,24 +45,16 @@ class Runner:
             raise InvalidInput(f"workers: expected at least 1, got {workers}. Leave it out for one per core.")
         self.ledger, self.workers, self.ray = Ledger(folder), workers_here() if workers is None else workers, ray
         self.pool: Pool | None = None
-        self.lock = FileLock(folder / ".lock", timeout=0)  # freed by the system, however the process ends
+        self.lock = ExitStack()
 
     def __enter__(self) -> "Runner":
-        make_folder(self.ledger.folder)
-        try:
-            self.lock.acquire()
-        except Timeout as error:
-            raise OutputError(
-                f"{self.ledger.folder}: another run is writing here. Wait for it, or choose another folder."
-            ) from error
-        try:
+        with ExitStack() as entered:
+            entered.enter_context(locked(make_folder(self.ledger.folder) / ".lock", "writing here"))
             if self.ray is not None:
                 self.pool = RayPool(self.ray)
             elif self.workers > 1:
                 self.pool = ProcessPool(self.workers)
-        except BaseException:
-            self.lock.release()
-            raise
+            self.lock = entered.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
@@ -70,7 +62,7 @@ class Runner:
             if self.pool is not None:
                 self.pool.close(at_once=kind is not None)
         finally:
-            self.lock.release()
+            self.lock.close()
 
     def run(self, units: Iterable[tuple[Unit, float]], tell: Callable[[float], None], evaluation: str = "") -> None:
         """Run the units, each with its expected cost in any unit of time, that are not in the ledger yet, and label all

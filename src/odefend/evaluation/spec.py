@@ -132,7 +132,7 @@ class Evaluation(_Part):
     vote: Vote | None = None
     published: tuple[Published, ...] = Field(default=(), description="numbers in print to stand beside these")
     shard: Count = Field(default=50, description="images per piece of work")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     def attacked_at(self, trial: Trial) -> tuple[float, ...]:
         """The tolerances that a trial attacks."""

@@ -54,7 +54,10 @@ def read_checkpoint(weights: Path, card: Card) -> Classifier:
     file that is missing, damaged, or not what the card says."""
     net = _filled(weights, card, MODELS)
     if isinstance(net, ODENet) and card.tolerance is not None:
-        net = net.at(card.tolerance, **card.solver)
+        try:
+            net = net.at(card.tolerance, **card.solver)
+        except (TypeError, ValueError, UnknownName) as error:
+            raise CheckpointError(f"{weights}: its card says that it is solved with {card.solver}: {error}") from error
     net.card = card
     return net.eval()
 

@@ -269,7 +269,7 @@ def points(folder: Path, setup: Setup) -> list[tuple[Defended, float]]:
             if told["chosen"]:
                 settings = canonical(told["chosen"]["settings"])
             found.append((Defended(name, settings), tried[settings]["sigma"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise OutputError(f"{path}: missing or damaged. Run the study again.") from error
     return found
 

@@ -80,7 +80,7 @@ def _planned(path: Path, asked: dict[str, Any]) -> Recipe:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         same, recipe = told["asked"] == asked, Recipe.model_validate(told["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: damaged. Remove it, or choose another folder.") from error
     if not same:
         raise OutputError(f"{path}: of another hardening, {told['asked']}. Choose another folder.")

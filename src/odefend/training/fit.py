@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning_fabric import Fabric
 from pydantic import ValidationError
 
 from odefend.errors import CheckpointError, InvalidInput
-from odefend.files import make_folder
+from odefend.files import locked, make_folder
 from odefend.models import IMAGE_MODELS, Card, ImageCard, ImageModel, save
 from odefend.models.checkpoint import read_card, sha256
 from odefend.progress import Progress, Silent
@@ -34,9 +35,9 @@ def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devi
     devices: Fabric's own arguments, `accelerator`, `devices`, `num_nodes`, `strategy`; default: one device, the best there
     is. Steps, and so results, differ between numbers of devices by rounding and by the draws of dropout.
 
-    Raises CheckpointError where what is in the folder belongs to another recipe, OutputError where the folder cannot be
-    written, InvalidInput where recipe, net, data and devices do not fit together, and what the data set raises where it is
-    not to be had.
+    Raises CheckpointError where what is in the folder belongs to another recipe, OutputError where the folder cannot be written
+    or another run is training this there, InvalidInput where recipe, net, data and devices do not fit together, and what the
+    data set raises where it is not to be had.
     """
     folder = make_folder(folder)
     weights = folder / f"{recipe.name}.safetensors"
@@ -45,6 +46,21 @@ def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devi
     fabric = _fabric(recipe, devices)
     fabric.launch()
     progress = progress if progress and fabric.is_global_zero else Silent()
+    with _alone(folder, recipe, fabric):
+        _train(recipe, folder, fabric, progress)
+    return weights
+
+
+def _alone(folder: Path, recipe: Recipe, fabric: Fabric) -> AbstractContextManager[object]:
+    """While no other run trains this; the first of the devices' processes speaks for all."""
+    return (
+        locked(folder / f".{recipe.name}.lock", f"training {recipe.name} here")
+        if fabric.is_global_zero
+        else nullcontext()
+    )
+
+
+def _train(recipe: Recipe, folder: Path, fabric: Fabric, progress: Progress) -> None:
     saver = Saver(folder / f"{recipe.name}.state", recipe)
     with torch.random.fork_rng():
         training = Training(recipe, fabric, saver)
@@ -58,7 +74,6 @@ def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devi
         save(net, card, folder / recipe.name)
         saver.remove()
     fabric.barrier()
-    return weights
 
 
 @dataclass(frozen=True)

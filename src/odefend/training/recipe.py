@@ -1,6 +1,5 @@
 """Recipes: everything that decides a training, as data that can be read, checked and hashed."""
 
-import tomllib
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
+from odefend.files import parse_toml
 from odefend.models import IMAGE_MODELS, MODELS, SolverSettings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -172,7 +172,7 @@ class Recipe(_Settings):
     solver: dict[str, Any] = Field(
         default={}, description="other solver settings in training (ODE nets), such as gradient; see SolverSettings"
     )
-    seed: int = 23
+    seed: int = Field(default=23, ge=0, lt=2**63)
     precision: Precision = "32-true"
 
 
@@ -221,8 +221,8 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
             raise unknown("recipe", name, recipe_names())
         path = RECIPES / f"{name}.toml"
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return path, parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InvalidInput(f"{path}: expected a TOML file with a recipe: {error}") from error
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from odefend.cli.options import AsJson, DataDir, Quiet, use_data
+from odefend.cli.options import AsJson, DataDir, Quiet, Seed, use_data
 
 
 def attack(
@@ -47,7 +47,7 @@ def attack(
     out: Annotated[Path, typer.Option(help="Folder for rows and images.")] = Path("odefend-attack"),
     shard: Annotated[int, typer.Option(min=1, help="Images per piece of work: what is lost when stopped.")] = 50,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the attack's random draws.")] = 0,
+    seed: Seed = 0,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,

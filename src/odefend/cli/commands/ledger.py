@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from odefend.cli.options import AsJson
+from odefend.cli.options import AsJson, Seed
 
 
 def columns(as_json: AsJson = False) -> None:
@@ -48,7 +48,7 @@ def pack(
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder with a ledger and its images.")],
     sample: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show stored adversarial images to their nets again and compare; exit status 1 if a row is contradicted."""
