@@ -25,7 +25,8 @@ from odefend.attacks import (
 )
 from odefend.attacks.losses import cross_entropy, logits_ratio, margin
 from odefend.errors import InvalidInput, UnknownName
-from odefend.models import ODENet
+from odefend.models import Classifier, ODENet
+from odefend.models.classifier import no_work
 from odefend.norms import L2, LINF, NORMS, RMS
 from odefend.solver import Status
 
@@ -150,6 +151,25 @@ def test_no_budget_no_change(attack, oon, test_digits):
     some = test_digits[:20]
     found = attack(oon, some.images, some.labels)
     assert torch.equal(found.images, some.images) and not found.success.any()
+
+
+class Brightness(Classifier):
+    """Whether an image is brighter than 0.6."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+
+    def classify(self, images):
+        mean = images.mean((1, 2, 3))
+        return no_work(torch.stack([torch.full_like(mean, 0.6), mean], 1))
+
+
+@pytest.mark.parametrize("attack", [BIM(0.5, L2, steps=5, loss="margin"), Pushed(FGSM(0.4, L2), 1.25)], ids=repr)
+def test_pixels_that_are_all_rounded_alike_do_not_leave_the_ball(attack):
+    images, labels = torch.full((4, 1, 224, 224), 0.5), torch.zeros(4, dtype=torch.int64)
+    found = attack(Brightness().eval(), images, labels)
+    delta = found.images.double() - images.double()
+    assert (L2.size(delta) <= 0.5 * (1 + 1e-14)).all() and (found.distance > 0.4999).all()
 
 
 @pytest.mark.parametrize("attack", [PGD(0.1, steps=5), SHORT_CW], ids=repr)

@@ -43,6 +43,29 @@ class Norm(Protocol):
         ...
 
 
+_WITHIN = 1 - 1e-12
+"""So much shorter than its radius is what is scaled down, lest its norm, computed anew in float64, be a rounding error longer."""
+
+
+def confined(norm: Norm, clean: Images, moved: Images, epsilon: float) -> Images:
+    """`moved` brought into the ball of radius `epsilon` around `clean`, and into [0, 1].
+
+    No rounding leaves the ball: what was added, as float64 has it, is never longer than `epsilon`. Images that are inside
+    stay as they are, bit for bit.
+    """
+    delta = moved.double() - clean.double()
+    inside = norm.project(delta, epsilon)
+    return torch.where(inside == delta, moved.clamp(0, 1), added(clean, inside))
+
+
+def added(clean: Images, delta: Images) -> Images:
+    """`clean` plus a perturbation in float64, in the precision of `clean` and in [0, 1]: no element is rounded away from
+    `clean`, so that what was added is no longer than `delta` in any norm."""
+    moved = (clean.double() + delta).to(clean).clamp(0, 1)
+    away = (moved.double() - clean.double()).abs() > delta.abs()
+    return torch.where(away, torch.nextafter(moved, clean), moved)
+
+
 @dataclass(frozen=True)
 class MaxNorm:
     """The largest absolute change of any element."""
@@ -89,7 +112,7 @@ class EuclideanNorm:
     def project(self, delta: Images, epsilon: float) -> Images:
         """Scaled down where it is longer than `epsilon`."""
         size = self.size(delta).view(-1, 1, 1, 1)
-        return torch.where(size > epsilon, delta * (epsilon / torch.where(size > 0, size, 1)), delta)
+        return torch.where(size > epsilon, delta * (_WITHIN * epsilon / torch.where(size > 0, size, 1)), delta)
 
     def ball(self, uniform: Images, normal: Images, radius: Radius) -> Images:  # noqa: ARG002
         """A random direction, its length distributed as the volume asks."""

@@ -8,6 +8,7 @@ from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.problem import Problem, padded_batches
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, ODENet
+from odefend.norms import confined
 from odefend.solver import Status
 from odefend.tensors import Images, Index
 
@@ -48,7 +49,10 @@ class Availability(BallAttack):
     def perturb(self, problem: Problem, rows: Index) -> Images:
         clean = problem.images[rows]
         best, most = clean.clone(), problem.images.new_full((len(rows),), -torch.inf)
-        starts = [clean, *(self._projected(clean, torch.full_like(clean, grey)) for grey in self.greys)]
+        starts = [
+            clean,
+            *(confined(self.norm, clean, torch.full_like(clean, grey), self.epsilon) for grey in self.greys),
+        ]
         problem.progress.stage(self.name, len(starts) * (self.steps + 1))
         for number, x in enumerate(starts):
             for step in range(self.steps + 1):
@@ -59,11 +63,9 @@ class Availability(BallAttack):
                 problem.progress.advance(number * (self.steps + 1) + step)
                 if step < self.steps:
                     size = self.epsilon / 2 if self.step_size is None else self.step_size
-                    x = self._projected(clean, x + size * self.norm.steepest(self._slope(problem, rows, x)))
+                    moved = x + size * self.norm.steepest(self._slope(problem, rows, x))
+                    x = confined(self.norm, clean, moved, self.epsilon)
         return best
-
-    def _projected(self, clean: Images, x: Images) -> Images:
-        return (clean + self.norm.project(x - clean, self.epsilon)).clamp(0, 1)
 
     def _slope(self, problem: Problem, rows: Index, x: Images) -> Images:
         problem.gradient_calls[rows] += 1

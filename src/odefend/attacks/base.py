@@ -12,7 +12,7 @@ from odefend.attacks.guard import Guard
 from odefend.attacks.problem import Problem, SearchPrecision
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier, check_images
-from odefend.norms import LINF, Norm
+from odefend.norms import LINF, Norm, added
 from odefend.progress import Progress, Silent
 from odefend.rng import content_ids
 from odefend.tensors import Counts, Images, Index, Mask, PerImage
@@ -136,19 +136,24 @@ class Attack(ABC):
         return self._measured(problem, found, right)
 
     def _inside(self, candidates: Images, clean: Images) -> Images:
-        """The candidates after a check that they keep to the box and the budget, to rounding."""
-        candidates = candidates.detach()
-        distance = self.measure(candidates - clean)
-        if self.budget is not None and bool((distance > self.budget * (1 + 1e-5) + 1e-6).any()):
+        """The candidates, which an algorithm keeps in the budget to rounding, exactly inside it and inside the box."""
+        candidates = candidates.detach().clamp(0, 1)
+        if self.budget is None:
+            return candidates
+        delta = candidates.double() - clean.double()
+        distance = self.measure(delta)
+        if bool((distance > self.budget * (1 + 1e-3) + 1e-6).any()):
             raise AssertionError(f"{self} left its ball: {distance.max().item():g} > {self.budget:g}")
-        return candidates.clamp(0, 1)
+        # Libraries compute in float32, and their images may be outside by its rounding.
+        outside = (distance > self.budget).view(-1, 1, 1, 1)
+        return torch.where(outside, added(clean, delta * (self.budget / distance).view(-1, 1, 1, 1)), candidates)
 
     def _measured(self, problem: Problem, found: Images, right: Mask) -> Adversarial:
         """Success measured anew on the final images; a minimum-norm attack that failed gives the clean image back."""
         everything = torch.arange(len(found), device=found.device)
         standing = problem.stand(everything, found)
         success = right & standing.reached
-        distance = self.measure(found - problem.images)
+        distance = self.measure(found.double() - problem.images.double()).to(found)
         if self.budget is None:
             failed = right & ~success
             found = torch.where(failed.view(-1, 1, 1, 1), problem.images, found)

@@ -13,6 +13,7 @@ from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.losses import LOSSES
 from odefend.attacks.problem import Problem, Standing
 from odefend.errors import InvalidInput, unknown
+from odefend.norms import confined
 from odefend.tensors import Images, Index
 
 
@@ -98,7 +99,7 @@ class PGD(GradientAttack):
         normal = rng.normal(problem.seed, ids, "PGD start, normal", restart, shape)
         radius = rng.uniform(problem.seed, ids, "PGD start, radius", restart, (1, 1, 1))
         point = self.norm.ball(*(noise.to(clean) for noise in (uniform, normal, radius)))
-        return (clean + self.epsilon * point).clamp(0, 1)
+        return confined(self.norm, clean, clean + self.epsilon * point, self.epsilon)
 
 
 def _check_steps(attack: BIM | PGD) -> None:
@@ -169,7 +170,7 @@ def _climb(problem: Problem, best: _Best, active: Index, start: Images, steps: _
             mean = gradient.abs().mean((1, 2, 3), keepdim=True)
             gradient = velocity = steps.momentum * velocity + gradient / torch.where(mean > 0, mean, 1)
         moved = x + steps.size * attack.norm.steepest(gradient)
-        moved = (clean[active] + attack.norm.project(moved - clean[active], attack.epsilon)).clamp(0, 1)
+        moved = confined(attack.norm, clean[active], moved, attack.epsilon)
         going = ~best.broken[active] if steps.early_stop else torch.ones_like(active, dtype=torch.bool)
         active, x, velocity = active[going], moved[going], velocity[going]
         if not len(active):
