@@ -14,8 +14,9 @@ from limits import full_disk
 
 from odefend import intervals
 from odefend.attacks import PGD
+from odefend.defenses import LogUniform
 from odefend.errors import InvalidInput, OutputError
-from odefend.evaluation import Craft, Ledger, Runner, Slice, View
+from odefend.evaluation import Condition, Craft, Defended, Judge, Ledger, Runner, Slice, View
 from odefend.evaluation.compare import compare
 from odefend.evaluation.ledger import READERS
 from odefend.evaluation.schema import COLUMNS, LABELS, TABLES
@@ -121,6 +122,65 @@ def test_verification_finds_what_was_altered(ledger, tmp_path, test_digits):
     images[broken["position"]] = test_digits.images[broken["position"]]
     copy.write_images(UNIT.key, images)
     assert verify(copy, sample=20).contradicted == ((UNIT.key, broken["image"]),)
+
+
+EIGHT, LOOSE = Slice("digits", "test", 0, 8), View("digits-oon", 0.1)
+DEFENSES = (
+    (Defended("input-noise", '{"sigma":0.3}'), 2),
+    (Defended("random-tolerance", '{"distribution":{"low":1.0,"high":100.0}}'), 0),
+    (Defended("averaged", '{"defense":{"name":"input-noise","sigma":0.2},"draws":2}'), 0),
+    (Defended("bit-depth", '{"bits":1}'), 0),
+)
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """Nets behind several defenses, as they draw and averaged over draws, by another method, and under every kind of condition."""
+    views = [View("digits-oon", 0.1, method="rk4", step=0.5), View("digits-res")]
+    views += [replace(LOOSE, defense=one, draws=draws) for one, draws in DEFENSES]
+    noisy = (Condition(0.1, sigma=0.3, draw=1), Condition(0.1, random=LogUniform(1.0, 100.0), draw=2))
+    craft = Craft("try", PGD(0.25, steps=1), LOOSE, EIGHT)
+    units = [craft, Judge("try", LOOSE, EIGHT, (*noisy, Condition(10.0)), craft, seed=5)]
+    for view in views:
+        # Followed is the bare net, so only the view itself tells who judged.
+        craft = Craft("try", PGD(0.25, steps=1), view, EIGHT, None if view.net == "digits-res" else LOOSE)
+        shown = (Condition(draw=3), Condition(draw=4)) if view.defense else (Condition(view.tolerance),)
+        units += [craft, Judge("try", replace(view, draws=0), EIGHT, shown, craft)]
+    with Runner(tmp_path_factory.mktemp("varied"), 1) as runner:
+        runner.run([(unit, 1.0) for unit in units], lambda _: None)
+    return runner.ledger
+
+
+def test_verification_asks_each_net_as_it_was_asked(varied):
+    """Behind its defense, over its draws, by its method in its steps, under its noise, or valid rows would be contradicted."""
+    found = verify(varied, sample=10**6)
+    attacked = varied.rows("crafted").filter(~pl.col("initially_wrong")).height
+    assert found.compared == attacked + varied.rows("judged").height and found.left_out == 0
+    assert not found.contradicted
+
+
+def test_verification_finds_an_altered_row(varied, tmp_path):
+    """In each shard the last row that counts is made to say something else."""
+    ledger, altered = Ledger(tmp_path), []
+    ledger.merge(varied)
+    others = {"crafted": ("success", ~pl.col("success")), "judged": ("prediction", (pl.col("prediction") + 1) % 10)}
+    for table, (column, other) in others.items():
+        for path in (tmp_path / table).glob("*.parquet"):
+            rows = pl.read_parquet(path).with_columns(place=pl.int_range(pl.len()))
+            last = (rows.filter(~pl.col("initially_wrong")) if table == "crafted" else rows).row(-1, named=True)
+            mine = pl.when(place=last["place"]).then(other).otherwise(column)
+            rows.with_columns(mine.alias(column)).drop("place").write_parquet(path)
+            altered.append((path.stem, last["image"]))
+    assert len(altered) > 10 and set(verify(ledger, sample=10**6).contradicted) == set(altered)
+
+
+def test_rows_that_do_not_tell_enough_are_left_out(ledger, tmp_path):
+    old = Ledger(tmp_path)
+    old.merge(ledger)
+    for path in (tmp_path / "crafted").glob("*.parquet"):
+        pl.read_parquet(path).drop("step", "draws").with_columns(schema_version=pl.lit(4, pl.Int64)).write_parquet(path)
+    found = verify(old)
+    assert found.compared == 0 and found.left_out == ledger.rows("crafted").filter(~pl.col("initially_wrong")).height
 
 
 def crafted(stands, trial="PGD", at=1e-3, wrong=None):

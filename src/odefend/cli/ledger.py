@@ -59,11 +59,15 @@ def run_verify(folder: Path, sample: int, seed: int, as_json: bool) -> int:
     """Judge stored images again; the exit status is 1 where rows are contradicted."""
     found = verify(ledger_at(folder), sample, seed)
     if as_json:
-        print_json({"compared": found.compared, "contradicted": found.contradicted})
+        print_json({"compared": found.compared, "contradicted": found.contradicted, "left_out": found.left_out})
     else:
         for key, image in found.contradicted:
             console().print(f"{key}: {image}: the net now says otherwise", highlight=False, soft_wrap=True)
-        console().print(
-            f"{found.compared} images judged again, {len(found.contradicted)} contradict their rows.", highlight=False
-        )
+        console().print(f"{found.compared} rows judged again, {len(found.contradicted)} contradicted.", highlight=False)
+        if found.left_out:
+            console().print(
+                f"{found.left_out} rows left out: an older odefend wrote them, and they do not tell all that decided them.",
+                highlight=False,
+                soft_wrap=True,
+            )
     return 1 if found.contradicted else 0

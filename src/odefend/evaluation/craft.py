@@ -89,6 +89,7 @@ class Craft:
                 "source_gradient": source.way if source.record()["gradient"] else None,
                 "source_draws": source.draws if source.draws and source.random else None,
                 "defense": self.view.defended(),
+                "draws": self.view.draws if self.view.draws and self.view.random else None,
                 "guard": canonical(self.guard.record(self.view)) if self.guard else None,
                 "seed": self.seed,
                 "batch": len(data),

@@ -101,6 +101,7 @@ class Judge:
                 "crafted": self.crafted.key if self.crafted else None,
                 "attack_success": outcome * times,
                 "initially_wrong": wrong * times,
+                "seed": self.seed,
             },
         )
 

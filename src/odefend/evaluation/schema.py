@@ -4,10 +4,16 @@ from typing import Any
 
 import polars as pl
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
-ADDED: dict[str, set[str]] = {"crafted": {"defense"}, "judged": {"settings"}}
-"""Columns by table that older ledgers, of version 3, do not have; in their rows they are null."""
+ADDED: dict[str, set[str]] = {
+    "crafted": {"defense", "step", "draws"},
+    "judged": {"settings", "step", "seed"},
+    "scored": {"step"},
+    "certified": {"step"},
+    "traced": {"step"},
+}
+"""Columns by table that ledgers of older versions do not have; in their rows they are null."""
 
 Column = tuple[Any, str]
 
@@ -21,10 +27,11 @@ _SHARED: dict[str, Column] = {
     "training_seed": (pl.Int64, "of the net, by its card"),
     "gradient": (
         pl.String,
-        "how the net's solver is differentiated; null without a solver, as the next six are",
+        "how the net's solver is differentiated; null without a solver, as the next seven are",
     ),
     "end": (pl.String, "how the solver ends: interpolate or clip"),
     "method": (pl.String, "the Runge-Kutta method"),
+    "step": (pl.Float64, "its step size; null for one that chooses its steps"),
     "coupling": (pl.String, "whether a step size is chosen per sample or per batch"),
     "max_steps": (pl.Int64, "attempted steps after which an answer is given up"),
     "precision": (pl.String, "of judgements"),
@@ -59,6 +66,10 @@ _COLUMNS: dict[str, dict[str, Column]] = {
             pl.String,
             "that the attacked net is behind, with its settings, as canonical JSON; null without one",
         ),
+        "draws": (
+            pl.Int64,
+            "of a random defense, over which the attacked net's answers are averaged; null where it draws one, or nothing",
+        ),
         "guard": (pl.String, "the detector that had to be slipped past, as canonical JSON; null without one"),
         "seed": (pl.Int64, "of the attack's random draws"),
         "batch": (pl.Int64, "images in the shard"),
@@ -90,6 +101,7 @@ _COLUMNS: dict[str, dict[str, Column]] = {
         "sigma": (pl.Float64, "standard deviation of the noise on the image"),
         "scale": (pl.Float64, "s in x + s (x_adv - x): how far the perturbation is pushed on"),
         "draw": (pl.Int64, "index of the random draw"),
+        "seed": (pl.Int64, "of the noise and the tolerances drawn"),
         "prediction": (pl.Int64, "the net's answer"),
         "correct": (pl.Boolean, "whether it is the label, and the solver ended well"),
         "margin": (pl.Float64, "largest minus second largest logit"),

@@ -14,7 +14,7 @@ from odefend.data import DATASETS, LabelledImages, shuffled, tamper
 from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.ledger import canonical
-from odefend.models import Classifier, ODENet, load, weights_digest
+from odefend.models import Classifier, ODENet, SolverSettings, load, weights_digest
 from odefend.version import code_version
 
 ATTACKER = 1
@@ -155,10 +155,15 @@ class View:
             "gradient": self.gradient if solver else None,
             "end": self.end if solver else None,
             "method": (self.method or solver.method) if solver else None,
+            "step": self._step(solver) if solver else None,
             "coupling": self.coupling if solver else None,
             "max_steps": self.max_steps if solver else None,
             "code_version": code_version(),
         }
+
+    def _step(self, solver: SolverSettings) -> float | None:
+        """The size of the solver's steps, which another method does not take over from the net's own."""
+        return self.step if self.method is not None or self.step is not None else solver.step
 
 
 def as_trained(net: str) -> View:

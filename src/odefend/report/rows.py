@@ -14,7 +14,7 @@ from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.plan import matched_noise, role, vote_noise
 from odefend.evaluation.spec import Evaluation, Trial
 
-UNUSED = ("data_digest", "net_digest", "training_seed", "gradient", "end", "method", "coupling", "max_steps", "precision",
+UNUSED = ("data_digest", "net_digest", "training_seed", "gradient", "end", "method", "step", "coupling", "max_steps", "precision",
           "atol", "code_version", "schema_version")  # fmt: skip
 """Columns that tell how rows came about: of crafted rows they are told, of a million others they would fill the memory."""
 

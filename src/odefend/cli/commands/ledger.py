@@ -47,7 +47,9 @@ def pack(
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder with a ledger and its images.")],
-    sample: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
+    sample: Annotated[
+        int, typer.Option(min=1, help="How many rows, at most, of those crafted and of those judged.")
+    ] = 100,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
