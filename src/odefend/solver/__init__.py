@@ -4,7 +4,7 @@ from odefend.solver.control import Norm as Norm
 from odefend.solver.control import Tolerance as Tolerance
 from odefend.solver.control import rms as rms
 from odefend.solver.effort import effort as effort
-from odefend.solver.integrate import PADDED_ROWS as PADDED_ROWS
+from odefend.solver.field import PADDED_ROWS as PADDED_ROWS
 from odefend.solver.methods import METHODS as METHODS
 from odefend.solver.replay import accepted_steps as accepted_steps
 from odefend.solver.replay import step_errors as step_errors

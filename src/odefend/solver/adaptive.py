@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from odefend.solver.control import Norm, error_ratio, first_step, next_step, rms
-from odefend.solver.rows import Rows
+from odefend.solver.control import Norm, error_ratio, first_step, next_step, rms, ten_ulp
+from odefend.solver.rows import Rows, all_finite
 from odefend.solver.step import Attempt, VectorField, attempt, interpolate
 from odefend.solver.tableau import Tableau
 from odefend.tensors import State, Times
@@ -29,19 +29,22 @@ class AdaptiveSteps:
         rows = rows.replace(slope=self.f(rows.t.to(rows.y.dtype), rows.y, *rows.args).to(rows.y.dtype))
         with torch.set_grad_enabled(self.times_grad):
             h = self.first_step(rows)
-            finite = torch.isfinite(h)
-            if not bool(finite.all()):
+            good = torch.isfinite(h) & (h > 0)
+            if not bool(good.all()):
                 # As torchdiffeq does with a first step that is not finite (where a slope's norm overflows), and for the
                 # others again, since a graph must not hold a broken sample.
                 size = 1e-6 * (rows.stop - rows.t)
-                well = self.first_step(rows.take(finite)) if self.times_grad and bool(finite.any()) else h[finite]
-                h = size.index_copy(0, finite.nonzero()[:, 0], well)
+                well = self.first_step(rows.take(good)) if self.times_grad and bool(good.any()) else h[good]
+                h = size.index_copy(0, good.nonzero()[:, 0], well)
+            # However far the time is from 0, one step is tried.
+            h = torch.maximum(h, ten_ulp(rows.t))
         return rows.replace(h=h)
 
     def first_step(self, rows: Rows) -> Times:
         """A first step size; not finite where the slope or the one a little further is not."""
-        order = self.tableau.order
-        return first_step(self.f, rows.t, rows.y, rows.slope, rows.rtol, rows.atol, rows.args, order, self.norm)
+        where, tolerance, order = (rows.t, rows.y, rows.slope), (rows.rtol, rows.atol), self.tableau.order
+        furthest = rows.stop - rows.t if self.clip else torch.full_like(rows.t, torch.inf)
+        return first_step(self.f, *where, *tolerance, rows.args, order, self.norm, furthest)
 
     def choose(self, rows: Rows) -> tuple[Times, Times]:
         """(size, end) of the next step."""
@@ -56,10 +59,11 @@ class AdaptiveSteps:
         return attempt(self.f, rows.t, h, rows.y, rows.slope, rows.args, self.tableau)
 
     def judge(self, rows: Rows, h: Times, step: Attempt) -> Times:
-        """The estimated error over what is tolerated."""
+        """The estimated error over what is tolerated; NaN where the state is not finite, of which any error is tolerated."""
         with torch.set_grad_enabled(self.control_grad):
             error = step.error(self.tableau)
-            return error_ratio(self.norm, error, h, rows.y, step.y, rows.rtol, rows.atol)
+            ratio = error_ratio(self.norm, error, h, rows.y, step.y, rows.rtol, rows.atol)
+            return torch.where(all_finite(step.y), ratio, torch.nan)
 
     def error(self, h: Times, step: Attempt) -> Times:
         """The RMS of the estimated error."""

@@ -46,6 +46,17 @@ def rms(values: State) -> Times:
     return torch.linalg.vector_norm(flat, dim=1).double() / max(flat.shape[1], 1) ** 0.5
 
 
+def size(norm: Norm, values: State) -> Times:
+    """The norm of each sample, with the gradient 0 where it is 0: there the derivative of a root is infinite, and what is
+    not chosen by a rule would count 0 * inf."""
+    found = norm(values)
+    zero = found.detach() == 0
+    if not torch.is_grad_enabled() or not bool(zero.any()):
+        return found
+    elsewhere = torch.where(zero.view(-1, *[1] * (values.ndim - 1)), 1.0, values)
+    return torch.where(zero, 0.0, norm(elsewhere))
+
+
 def error_ratio(norm: Norm, error: State, h: Times, y0: State, y1: State, rtol: Times, atol: Times) -> Times:
     """Estimated error h * error over what is tolerated; a step is accepted where this is at most 1.
 
@@ -53,7 +64,7 @@ def error_ratio(norm: Norm, error: State, h: Times, y0: State, y1: State, rtol: 
     """
     rtol_, atol_ = per_sample(rtol, y0), per_sample(atol, y0)
     if torch.is_grad_enabled():
-        return h * norm(error / torch.addcmul(atol_, rtol_, torch.maximum(y0.abs(), y1.abs())))
+        return h * size(norm, error / torch.addcmul(atol_, rtol_, torch.maximum(y0.abs(), y1.abs())))
     scale = y1.abs()
     torch.maximum(scale, y0.abs(), out=scale).mul_(rtol_).add_(atol_)
     return h * norm(error.div_(scale))
@@ -66,6 +77,12 @@ def root(values: Times, order: int) -> Times:
     place in the batch.
     """
     return torch.exp(torch.log(values) / order)
+
+
+def ten_ulp(values: Times) -> Times:
+    """Ten times the distance to the next larger number."""
+    sizes = values.abs()
+    return 10 * (torch.nextafter(sizes, torch.full_like(sizes, torch.inf)) - sizes)
 
 
 def next_step(h: Times, ratio: Times, order: int) -> Times:
@@ -88,14 +105,16 @@ def first_step(
     args: tuple[Tensor, ...],
     order: int,
     norm: Norm,
+    furthest: Times,
 ) -> Times:
-    """A first step size by the rule of Hairer et al.; calls f once. Not finite where the slope is not."""
+    """A first step size by the rule of Hairer et al.; calls f once, at most `furthest` ahead. Not finite or 0 where the slope is
+    not finite or overflows the norm."""
     scale = torch.addcmul(per_sample(atol, y), per_sample(rtol, y), y.abs())
-    d0, d1 = norm(y / scale), norm(slope / scale)
+    d0, d1 = size(norm, y / scale), size(norm, slope / scale)
     small = (d0 < 1e-5) | (d1 < 1e-5)
-    h0 = torch.where(small, 1e-6, 0.01 * d0 / torch.where(small, 1, d1))
+    h0 = torch.minimum(torch.where(small, 1e-6, 0.01 * d0 / torch.where(small, 1, d1)), furthest)
     ahead = f((t + h0).to(y.dtype), torch.addcmul(y, per_sample(h0, y), slope), *args).to(y.dtype)
-    d2 = norm((ahead - slope) / scale) / h0
+    d2 = size(norm, (ahead - slope) / scale) / h0
     still = (d1 <= 1e-15) & (d2 <= 1e-15)
     h1 = torch.where(
         still,

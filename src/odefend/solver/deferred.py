@@ -53,7 +53,7 @@ class DeferredIntegration(Integration):
             slope=choose(accept, step.stages[-1], rows.slope),
             attempts=rows.attempts + busy,
             accepted=rows.accepted + accept,
-            finite=torch.where(busy, finite, rows.finite),
+            broken=torch.where(busy & ~finite, rows.attempts + 1, rows.broken),
         )
         return moved, torch.where(done, int(Status.SUCCESS), status), choose(done, arrived, answer)
 

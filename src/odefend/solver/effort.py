@@ -5,6 +5,7 @@ from torch import Tensor
 
 from odefend.errors import InvalidInput, unknown
 from odefend.solver.control import Tolerance, error_ratio, rms, root, tolerances
+from odefend.solver.field import padded
 from odefend.solver.methods import METHODS
 from odefend.solver.step import VectorField, attempt
 from odefend.tensors import PerImage, State
@@ -34,7 +35,7 @@ def effort(
         raise InvalidInput(f"method: expected an adaptive one, got {method!r}, whose steps do not depend on the state.")
     rtol, atol = tolerances(tolerance, len(y0), y0.device)
     h = (torch.as_tensor(t1, dtype=rtol.dtype, device=rtol.device) - t0).expand_as(rtol) / grid
-    y, total = y0, torch.zeros_like(rtol)
+    f, y, total = padded(f, 1), y0, torch.zeros_like(rtol)
     slope = f(torch.full_like(rtol, t0).to(y.dtype), y)
     for step in range(grid):
         done = attempt(f, t0 + step * h, h, y, slope, (), tableau)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from odefend.solver.rows import Rows
+from odefend.solver.rows import Rows, all_finite
 from odefend.solver.step import Attempt, VectorField, attempt
 from odefend.solver.tableau import Tableau
 from odefend.tensors import State, Times
@@ -37,8 +37,7 @@ class FixedSteps:
 
     def judge(self, rows: Rows, h: Times, step: Attempt) -> Times:  # noqa: ARG002
         """0 where the state is finite, NaN where it is not."""
-        finite = torch.isfinite(step.y.detach().flatten(1)).all(1)
-        return torch.where(finite, 0.0, torch.nan).double()
+        return torch.where(all_finite(step.y), 0.0, torch.nan).double()
 
     def error(self, h: Times, step: Attempt) -> Times:  # noqa: ARG002
         """NaN: nothing is estimated."""

@@ -1,22 +1,18 @@
 """The loop of attempted steps: every sample has its own time, step size, tolerance, status and count of work."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from odefend.errors import InvalidInput
 from odefend.solver.adaptive import AdaptiveSteps
+from odefend.solver.control import ten_ulp
 from odefend.solver.fixed import FixedSteps
-from odefend.solver.rows import Rows, takes_all
+from odefend.solver.rows import NEVER, Rows, all_finite, takes_all
 from odefend.solver.solution import Solution, Statistics, Status, StepLog
-from odefend.solver.step import Attempt, VectorField
+from odefend.solver.step import Attempt
 from odefend.tensors import Counts, Index, Mask, State, Times
-
-PADDED_ROWS = 16
-"""Below this many rows the linear algebra kernels may round differently, so smaller active sets are padded."""
 
 Steps = AdaptiveSteps | FixedSteps
 
@@ -24,37 +20,20 @@ Listener = Callable[[Rows, Times, Attempt, Mask], None]
 """Is told of every attempt: the samples before it, the step sizes, what was found, and who accepts."""
 
 
-def padded(f: VectorField, rows: int) -> VectorField:
-    """f called on at least `rows` samples (repeating some), so that its rounding does not change as samples leave."""
-
-    def at_least(t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
-        count = len(y)
-        if count >= rows:
-            # Through views, which keep the order in which gradients are summed up the same as with padding.
-            return checked(f(t, y.view_as(y), *(arg.view_as(arg) for arg in args)), y)
-        index = torch.arange(rows, device=y.device) % count
-        more = y[index]
-        return checked(f(t[index], more, *(arg[index] for arg in args)), more)[:count]
-
-    def checked(slope: Any, y: Tensor) -> Tensor:
-        if not isinstance(slope, Tensor) or slope.shape != y.shape:
-            got = tuple(slope.shape) if isinstance(slope, Tensor) else type(slope).__name__
-            raise InvalidInput(f"f: expected a slope of the state's shape {tuple(y.shape)}, got {got}.")
-        return slope
-
-    return at_least
-
-
 def hopeless(rows: Rows, max_steps: int) -> list[tuple[Status, Mask]]:
-    """Who has used up the attempts, and whose step is below 10 ulp of the time."""
-    spent = rows.attempts >= max_steps
-    magnitude = torch.maximum(rows.t.detach().abs(), rows.stop.abs())
-    ulp = torch.nextafter(magnitude, torch.full_like(magnitude, torch.inf)) - magnitude
-    tiny = ~spent & ~(rows.h.detach() >= 10 * ulp)
+    """Who has used up the attempts, and whose step is too small: below 10 ulp of the time and of the first step.
+
+    Of the latter those whose latest attempt was not finite, and of the former those that have met infinity or NaN lately:
+    just below the largest number, steps succeed and fail by turns.
+    """
+    spent, since = rows.attempts >= max_steps, rows.attempts - rows.broken
+    least = torch.maximum(ten_ulp(rows.t.detach()), rows.least)
+    tiny = ~spent & ~(rows.h.detach() >= least)
+    non_finite = torch.where(spent, since < 10, tiny & (since == 0))
     return [
-        (Status.MAX_STEPS, spent),
-        (Status.STEP_UNDERFLOW, tiny & rows.finite),
-        (Status.NON_FINITE, tiny & ~rows.finite),
+        (Status.MAX_STEPS, spent & ~non_finite),
+        (Status.STEP_UNDERFLOW, tiny & ~non_finite),
+        (Status.NON_FINITE, non_finite),
     ]
 
 
@@ -84,21 +63,21 @@ class Integration:
         """From `start` to `stop` >= start, with the state also at the increasing `times` (batch, any) between them."""
         zeros = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
         index = torch.arange(len(y0), device=y0.device)
-        finite = torch.isfinite(y0.detach().flatten(1)).all(1)
-        none = torch.zeros_like(start)
-        rows = Rows(index, start, none, stop, rtol, atol, times, zeros, y0, y0, zeros, zeros, finite, args)
+        finite = all_finite(y0)
+        never, none = torch.full_like(zeros, NEVER), torch.zeros_like(start)
+        rows = Rows(index, start, none, stop, rtol, atol, times, zeros, y0, y0, zeros, zeros, never, none, args)
         rows = self.finish(rows, ~finite, y0, Status.NON_FINITE)
         while times.shape[1] and bool((at_start := rows.wanted == rows.t).any()):
             rows = self.visit(rows, at_start, rows.y[at_start])
         rows = self.finish(rows, rows.t == rows.stop, rows.y, Status.SUCCESS)
         if len(rows.index):
             begun = self.steps.begin(rows)
-            broken = ~torch.isfinite(begun.slope.detach().flatten(1)).all(1)
+            broken = ~all_finite(begun.slope)
             if bool(broken.any()):
                 rows = self.finish(rows, broken, rows.y, Status.NON_FINITE)
                 # As in `advance`: the graph must not hold a broken sample.
                 begun = self.steps.begin(rows) if torch.is_grad_enabled() and len(rows.index) else begun.take(~broken)
-            rows = begun
+            rows = begun.replace(least=ten_ulp(begun.h.detach()))
         while len(rows.index):
             rows = self.advance(rows)
         return self.collect(finite & (start < stop), times)
@@ -139,7 +118,7 @@ class Integration:
         failed = failed.replace(
             h=self.steps.resize(h[~finite], ratio[~finite].detach()),
             attempts=failed.attempts + 1,
-            finite=torch.zeros_like(failed.finite),
+            broken=failed.attempts + 1,
         )
         rows, h, end = rows.take(finite), h[finite], end[finite]
         if not len(rows.index):
@@ -188,7 +167,6 @@ class Integration:
             h=self.steps.resize(h, ratio),
             y=y,
             slope=slope,
-            finite=torch.ones_like(rows.finite),
         )
         return rows.take(~done) if bool(done.any()) else rows
 
@@ -205,12 +183,17 @@ class Integration:
         accepted = torch.cat([rows.accepted for rows, _, _ in self.finished])[order]
         status = torch.cat([torch.full_like(rows.index, status) for rows, _, status in self.finished])[order]
         y = torch.cat([y for _, y, _ in self.finished])[order]
+        path = self.path(y, times)
+        overflown = (status == Status.SUCCESS) & ~(all_finite(y) & all_finite(path))
+        if bool(overflown.any()):
+            y, path = self.without(overflown, y, path, order)
+            status = torch.where(overflown, int(Status.NON_FINITE), status)
         nfe = self.steps.nfe_first * started + self.steps.nfe_each * attempts
         return Solution(
             y,
             status,
             Statistics(nfe, accepted, attempts - accepted),
-            self.path(y, times),
+            path,
             self.log() if self.logged is not None else None,
         )
 
@@ -221,6 +204,13 @@ class Integration:
             return path.clone()
         index, due, states = (torch.cat(parts) for parts in zip(*self.visited, strict=True))
         return path.index_put((index, due), states)
+
+    def without(self, overflown: Mask, y: State, path: Tensor, order: Index) -> tuple[State, Tensor]:
+        """Where the samples stood before a step between whose finite ends the interpolant is not."""
+        before = torch.cat([rows.y for rows, _, _ in self.finished])[order]
+        y = torch.where(overflown.view(-1, *[1] * (y.ndim - 1)), before, y)
+        reached = torch.isfinite(path).flatten(2).all(2)
+        return y, torch.where(reached.view(*reached.shape, *[1] * (y.ndim - 1)), path, y[:, None])
 
     def log(self) -> StepLog:
         """The attempts, sample by sample."""

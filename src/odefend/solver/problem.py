@@ -8,8 +8,9 @@ from torch import Tensor
 from odefend.solver.adaptive import AdaptiveSteps
 from odefend.solver.control import Norm
 from odefend.solver.deferred import DeferredIntegration
+from odefend.solver.field import PADDED_ROWS, padded
 from odefend.solver.fixed import FixedSteps
-from odefend.solver.integrate import PADDED_ROWS, Integration, Listener, padded
+from odefend.solver.integrate import Integration, Listener
 from odefend.solver.solution import Solution
 from odefend.solver.step import VectorField
 from odefend.solver.tableau import Tableau

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from odefend.solver.control import rms
-from odefend.solver.integrate import PADDED_ROWS, padded
+from odefend.solver.field import PADDED_ROWS, padded
 from odefend.solver.methods import METHODS
 from odefend.solver.solution import StepLog
 from odefend.solver.step import VectorField, attempt

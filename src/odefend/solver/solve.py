@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from odefend.errors import InvalidInput, unknown
 from odefend.solver.adjoint import Adjoint, check_nothing_hidden
 from odefend.solver.control import Norm, Tolerance, rms, tolerances
-from odefend.solver.integrate import PADDED_ROWS
+from odefend.solver.field import PADDED_ROWS
 from odefend.solver.methods import METHODS
 from odefend.solver.problem import Plan, Problem
 from odefend.solver.solution import Solution, Statistics, StepLog
@@ -119,7 +120,7 @@ def _part_rows(y0: State, *, stored: bool) -> int:
     return max(PADDED_ROWS, CACHED_BYTES // size)
 
 
-def _check(y0: Tensor, method: str, step: float | None, end: str, gradient: str, coupling: str, max_steps: int) -> None:
+def _check(y0: Any, method: str, step: float | None, end: str, gradient: str, coupling: str, max_steps: int) -> None:
     for kind, name, known in (
         ("method", method, METHODS),
         ("end", end, ENDS),
@@ -131,6 +132,11 @@ def _check(y0: Tensor, method: str, step: float | None, end: str, gradient: str,
     check_step(method, step)
     if max_steps < 1:
         raise InvalidInput(f"max_steps: expected at least 1, got {max_steps}.")
+    if not isinstance(y0, Tensor):
+        raise InvalidInput(
+            f"y0: expected a tensor (batch, ...), got a {type(y0).__name__}. Join the parts of a state into one tensor, and take "
+            "them apart in f."
+        )
     if y0.ndim < 2 or not y0.is_floating_point():
         raise InvalidInput(f"y0: expected a floating-point state (batch, ...), got {y0.dtype} of {tuple(y0.shape)}.")
 

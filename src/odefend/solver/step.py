@@ -101,8 +101,9 @@ def attempt(
 
 def interpolate(done: Attempt, y: State, h: Times, x: Tensor, tableau: Tableau) -> State:
     """The state at t + x h for 0 <= x <= 1, with `y` the state that the step `done` began at."""
-    powers = torch.stack([x, x * x, x * x * x, x * x * x * x]).double()
-    weights = x.new_tensor(tableau.interpolant).double().T @ powers * h
+    one, two, three, four = torch.tensor(tableau.interpolant, dtype=torch.float64, device=x.device)[..., None]
+    # Elementwise: how a matrix product rounds depends on the size of the batch.
+    weights = h * x * (one + x * (two + x * (three + x * four)))
     for weight, stage in zip(weights, done.stages, strict=True):
         y = torch.addcmul(y, per_sample(weight, y), stage)
     return y
