@@ -37,6 +37,12 @@ class AutoAttack(BallAttack):
             raise InvalidInput("target: expected none, since AutoAttack tries all classes.")
         library("pyautoattack")
 
+    @property
+    def cost(self) -> float:
+        part = {"square": 0.4 * self.queries, "apgd-t": 9.0 * self.steps, "fab-t": 18.0 * self.steps}
+        tried = self.attacks or ("apgd-ce", "apgd-t", "fab-t", "square")
+        return self.restarts * sum(part.get(name, float(self.steps)) for name in tried)
+
     def perturb(self, problem: Problem, rows: Index) -> Images:
         check_unguarded(problem, self.name)
         classes, found = problem.judge.classes, []

@@ -46,6 +46,11 @@ class Availability(BallAttack):
         if self.target is not None:
             raise InvalidInput("target: expected none, since the attack is on time, not on labels.")
 
+    @property
+    def cost(self) -> float:
+        # From each start, beside an answer after each step.
+        return 1.4 * self.steps * (1 + len(self.greys))
+
     def perturb(self, problem: Problem, rows: Index) -> Images:
         clean = problem.images[rows]
         best, most = clean.clone(), problem.images.new_full((len(rows),), -torch.inf)

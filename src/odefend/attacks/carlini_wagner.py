@@ -55,6 +55,10 @@ class CarliniWagner(Attack):
     def measure(self, delta: Images) -> PerImage:
         return L2.size(delta)
 
+    @property
+    def cost(self) -> float:
+        return 0.7 * self.steps * self.binary_search_steps
+
     def perturb(self, problem: Problem, rows: Index) -> Images:
         clean = problem.images[rows]
         search = _Search(clean, self.initial_constant)

@@ -72,6 +72,10 @@ class FoolboxAttack(Attack):
             "search_precision": self.search_precision,
         }
 
+    @property
+    def cost(self) -> float:
+        return 0.8 * float(self.settings.get("steps", 40)) * float(self.settings.get("binary_search_steps", 1))
+
     def perturb(self, problem: Problem, rows: Index) -> Images:
         check_unguarded(problem, self.name)
         found = []

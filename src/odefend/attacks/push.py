@@ -40,6 +40,10 @@ class Pushed(Attack):
     def measure(self, delta: Images) -> PerImage:
         return self.attack.measure(delta)
 
+    @property
+    def cost(self) -> float:
+        return self.attack.cost
+
     def record(self) -> dict[str, Any]:
         return self.attack.record() | {"attack": self.name, "factor": self.factor}
 

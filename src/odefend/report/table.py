@@ -3,16 +3,19 @@
 import csv
 import io
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a title, column heads, text cells, and a note that says what it rests on."""
+    """A table with a title, column heads, text cells, a note that says what it rests on, and for each row the numbers
+    behind its texts, by their heads."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str
+    numbers: tuple[dict[str, Any], ...] = ()
 
     @property
     def markdown(self) -> str:

@@ -1,0 +1,233 @@
+"""Metrics by name: what the cells of tables, the points of figures and the sides of claims are.
+
+Most give one number for each image. Intervals, paired differences and paired ratios follow from that alone, in one way for all.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from odefend import intervals
+from odefend.errors import InvalidInput
+from odefend.intervals import Interval
+from odefend.metrics.detection import threshold
+from odefend.metrics.rows import Rows, attacked, fooled
+
+
+def share(values: np.ndarray) -> Interval:
+    """The mean of numbers in [0, 1]: a rate where each is 0 or 1."""
+    return intervals.rate(int(values.sum()), len(values)) if np.isin(values, (0, 1)).all() else intervals.mean(values)
+
+
+class Metric(ABC):
+    """A number of the rows of a cell, with its interval; `show` is how tables show it."""
+
+    show: str
+
+    @abstractmethod
+    def of(self, rows: Rows) -> Interval:
+        """The number."""
+
+    def minus(self, rows: Rows, others: Rows) -> Interval:  # noqa: ARG002
+        """The difference from that of other rows, paired. Raises InvalidInput where the metric has none."""
+        raise InvalidInput(f"minus: expected a metric of single images or an area, got {type(self).__name__}.")
+
+    def over(self, rows: Rows, others: Rows) -> Interval:  # noqa: ARG002
+        """The ratio to that of other rows, paired. Raises InvalidInput where the metric has none."""
+        raise InvalidInput(f"over: expected a metric of single images, got {type(self).__name__}.")
+
+
+@dataclass(frozen=True)
+class Computed(Metric):
+    """A study's own function of rows."""
+
+    function: Callable[[Rows], Interval]
+    show: str = "percent"
+
+    def of(self, rows: Rows) -> Interval:
+        return self.function(rows)
+
+
+@dataclass(frozen=True)
+class PerImage(Metric):
+    """A metric that gives each image a number: `each` makes rows of `image` and `value` of those of a cell. Differences are means
+    of differences, and ratios those of means (of medians, medians of ratios), over the images that both have."""
+
+    each: Callable[[Rows], pl.DataFrame]
+    show: str = "percent"
+    estimate: Callable[[np.ndarray], Interval] = share
+
+    def of(self, rows: Rows) -> Interval:
+        return self.estimate(self.each(rows).sort("image")["value"].to_numpy())
+
+    def minus(self, rows: Rows, others: Rows) -> Interval:
+        return intervals.mean_difference(*self._paired(rows, others))
+
+    def over(self, rows: Rows, others: Rows) -> Interval:
+        ours, theirs = self._paired(rows, others)
+        if self.estimate is intervals.median:
+            return intervals.median(ours / theirs)
+        return intervals.mean_ratio(ours, theirs)
+
+    def _paired(self, rows: Rows, others: Rows) -> tuple[np.ndarray, np.ndarray]:
+        both = self.each(rows).join(self.each(others), on="image", suffix="_other").sort("image")
+        return both["value"].to_numpy(), both["value_other"].to_numpy()
+
+
+@dataclass(frozen=True)
+class Area(Metric):
+    """The area under the ROC of a detector: attacked images that fool the model against clean ones."""
+
+    show: str = "3"
+
+    def of(self, rows: Rows) -> Interval:
+        return intervals.auroc(*scores(rows))
+
+    def minus(self, rows: Rows, others: Rows) -> Interval:
+        by = ["kind", "crafted", "scale", "image"]
+        both = _fooling(rows).join(_fooling(others), on=by, suffix="_other", nulls_equal=True).sort(by)
+        clean = pl.col("kind") == "clean"
+        sides = [both.filter(part)[name].to_numpy() for name in ("score", "score_other") for part in (clean, ~clean)]
+        return intervals.auroc_difference(sides[0], sides[1], sides[2], sides[3])
+
+
+def scores(rows: Rows, scale: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(scores of clean images, scores of attacked ones that fool the model), of those at a scale if one is given."""
+    scored = _fooling(rows)
+    if scale is not None:
+        scored = scored.filter((pl.col("kind") == "clean") | (pl.col("scale") == scale))
+    clean = pl.col("kind") == "clean"
+    return scored.filter(clean)["score"].to_numpy(), scored.filter(~clean)["score"].to_numpy()
+
+
+def _fooling(rows: Rows) -> pl.DataFrame:
+    """The scores of clean images and of those attacked ones that fooled the model they were made on."""
+    scored = rows.scored.filter(pl.col("kind").is_in(["clean", "adversarial"]))
+    broken = rows.crafted.filter(pl.col("success") & ~pl.col("initially_wrong"))
+    broken = broken.select(pl.col("key").alias("crafted"), "image").unique()
+    attacked_ones = scored.filter(pl.col("kind") == "adversarial").join(broken, on=["crafted", "image"], how="semi")
+    return pl.concat([scored.filter(pl.col("kind") == "clean"), attacked_ones])
+
+
+def _mean(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
+    return rows.group_by("image").agg(value=value.cast(pl.Float64).mean())
+
+
+def _clean(rows: Rows) -> pl.DataFrame:
+    return rows.judged.filter(pl.col("kind") == "clean")
+
+
+def _adversarial(rows: Rows) -> pl.DataFrame:
+    return rows.judged.filter(pl.col("kind") == "adversarial")
+
+
+def _hits(rows: Rows, column: str) -> pl.DataFrame:
+    """A number of each image that was broken."""
+    broken = attacked(rows.crafted).filter("success")
+    return broken.group_by("image").agg(value=pl.col(column).min().cast(pl.Float64))
+
+
+def broken(rows: Rows) -> pl.DataFrame:
+    """For each image that the model had right, whether an attack broke it: by the attacked model's own answer, or before the models
+    that judged it; of random ones, the share of draws fooled by the worst attack (see `worst_draws`)."""
+    own = attacked(rows.crafted).group_by("image").agg(value=pl.col("success").cast(pl.Float64).max())
+    judged = _adversarial(rows).filter(~pl.col("initially_wrong"))
+    return worst_draws(judged) if judged.height else own
+
+
+def worst_draws(judged: pl.DataFrame) -> pl.DataFrame:
+    """For each image the share of draws in which the worst attack fools the model. Which is the worst is told by one half of the
+    draws, and how often it fools the model by the other: draws that choose cannot judge."""
+    by = ["image", "crafted", "scale"]
+    choosing = pl.col("draw") % 2 == 1
+    if judged["draw"].n_unique() < 2:
+        return (
+            judged.group_by(by).agg(value=fooled().cast(pl.Float64).mean()).group_by("image").agg(pl.col("value").max())
+        )
+    chosen = judged.filter(choosing).group_by(by).agg(fooled=fooled().cast(pl.Float64).mean())
+    chosen = chosen.sort("fooled", *by, descending=[True, False, False, False]).unique(
+        "image", keep="first", maintain_order=True
+    )
+    shown = judged.filter(~choosing).join(chosen.select(by), on=by, how="semi")
+    return _mean(shown, fooled())
+
+
+def robust(rows: Rows) -> pl.DataFrame:
+    """For each image whether it is answered rightly when clean, and no attack of the cell changes that. An answer that was given up
+    is not a right one."""
+    right = _mean(_clean(rows), pl.col("correct"))
+    lost = broken(rows).rename({"value": "lost"})
+    missing = attacked_or_wrong(rows)
+    each = right.join(missing, on="image", how="semi").join(lost, on="image", how="left")
+    return each.select("image", value=pl.min_horizontal("value", 1 - pl.col("lost").fill_null(1 - pl.col("value"))))
+
+
+def attacked_or_wrong(rows: Rows) -> pl.DataFrame:
+    """The images that every attack of the cell was tried on."""
+    tried = rows.crafted.select("image", "attack", "epsilon").unique()
+    count = tried.select("attack", "epsilon").n_unique()
+    return tried.group_by("image").len().filter(pl.col("len") == count).select("image")
+
+
+def recovered(rows: Rows) -> pl.DataFrame:
+    """For each image that fooled the attacked model, the share of draws in which the judge is right."""
+    return _mean(_adversarial(rows).filter(pl.col("attack_success")), pl.col("correct"))
+
+
+def evaded(rows: Rows, alarms: float = 0.05) -> pl.DataFrame:
+    """For each attacked image whether it fools the model and the detector accepts it: SR@FPR, where the threshold lets through all
+    but a share `alarms` of clean calibration images."""
+    held_out = rows.scored.filter(pl.col("kind") == "calibration")["score"].to_numpy()
+    level = threshold(held_out, alarms)
+    scores = rows.scored.filter(pl.col("kind") == "adversarial").select("image", "score").unique("image")
+    tried = attacked(rows.crafted).group_by("image").agg(pl.col("success").any())
+    both = tried.join(scores, on="image", how="left")
+    return both.select(
+        "image", value=(pl.col("success") & (pl.col("score") <= level).fill_null(value=False)).cast(pl.Float64)
+    )
+
+
+def alarms(kind: str, allowed: float) -> Callable[[Rows], pl.DataFrame]:
+    """For each image of a kind whether the detector alarms, at the threshold for a share `allowed` of false alarms."""
+
+    def each(rows: Rows) -> pl.DataFrame:
+        level = threshold(rows.scored.filter(pl.col("kind") == "calibration")["score"].to_numpy(), allowed)
+        scored = _fooling(rows) if kind == "adversarial" else rows.scored
+        return _mean(scored.filter(pl.col("kind") == kind), pl.col("score") > level)
+
+    return each
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": PerImage(lambda rows: _mean(_clean(rows), pl.col("correct"))),
+    "error": PerImage(lambda rows: _mean(_clean(rows), ~pl.col("correct"))),
+    "abstention": PerImage(lambda rows: _mean(rows.judged, pl.col("status") != 0)),
+    "success": PerImage(
+        lambda rows: attacked(rows.crafted).group_by("image").agg(value=pl.col("success").cast(pl.Float64).max())
+    ),
+    "fooled": PerImage(broken),
+    "robust accuracy": PerImage(robust),
+    "recovered": PerImage(recovered),
+    "L2": PerImage(lambda rows: _hits(rows, "l2"), "3", intervals.mean),
+    "median L2": PerImage(lambda rows: _hits(rows, "l2"), "3", intervals.median),
+    "L-inf": PerImage(lambda rows: _hits(rows, "linf"), "3", intervals.mean),
+    "MSE": PerImage(lambda rows: _hits(rows, "mse"), "5", intervals.mean),
+    "gradients": PerImage(lambda rows: _mean(attacked(rows.crafted), pl.col("gradient_calls")), "0", intervals.mean),
+    "forward passes": PerImage(
+        lambda rows: _mean(attacked(rows.crafted), pl.col("forward_calls")), "0", intervals.mean
+    ),
+    "NFE": PerImage(lambda rows: _mean(rows.judged, pl.col("nfe")), "1", intervals.mean),
+    "AUROC": Area(),
+    "detected at 1 %": PerImage(alarms("adversarial", 0.01)),
+    "detected at 5 %": PerImage(alarms("adversarial", 0.05)),
+    "false alarms at 1 %": PerImage(alarms("clean", 0.01)),
+    "false alarms at 5 %": PerImage(alarms("clean", 0.05)),
+    "benign alarms at 5 %": PerImage(alarms("benign", 0.05)),
+    "evasion at 1 %": PerImage(lambda rows: evaded(rows, 0.01)),
+    "evasion at 5 %": PerImage(evaded),
+    "certified": PerImage(lambda rows: _mean(rows.certified, pl.col("correct"))),
+}
+"""Metrics by name; a study may bring functions of its own."""

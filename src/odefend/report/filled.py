@@ -1,0 +1,81 @@
+"""The tables of an experiment, from its rows."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import polars as pl
+
+from odefend.experiments.expand import several
+from odefend.experiments.parts import Cell, Experiment, Row, TablePart
+from odefend.metrics.rows import Rows
+from odefend.report.cells import Filled, fill, wanted
+from odefend.report.table import Table
+
+NAMED = {"model": "models", "attack": "attacks", "detector": "detectors", "data": "data"}
+"""What has names, in the order of the experiment; all else has numbers, in their order."""
+
+
+def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
+    """One table, filled."""
+    lines = list(_lines(part, rows, experiment))
+    cells = [[fill(rows, column, part.where, line) for column in part.columns] for line, _ in lines]
+    heads = part.heads or tuple(name for name in part.rows if isinstance(name, str)) or ("",)
+    printed = {head: [None if one is None else f"{one:g}" for one in values] for head, values in part.published.items()}
+    columns, body = [*heads], [list(labels) for _, labels in lines]
+    for number, column in enumerate(part.columns):
+        if column.head in printed:
+            columns.append(f"{column.head}, published")
+            for line, value in zip(body, printed[column.head], strict=False):
+                line.append(value or "-")
+        columns.append(column.head)
+        for line, filled in zip(body, cells, strict=True):
+            line.append(filled[number].text)
+    return Table(part.title, tuple(columns), tuple(map(tuple, body)), _note(part), _numbers(part, cells))
+
+
+def _note(part: TablePart) -> str:
+    return " ".join(one for one in (part.note, f"Published: {part.source}." if part.source else "") if one)
+
+
+def _numbers(part: TablePart, cells: Sequence[Sequence[Filled]]) -> tuple[dict[str, Any], ...]:
+    """The numbers behind the texts, row by row, by the head of their column."""
+    return tuple(
+        {
+            column.head: vars(cell.value)
+            for column, cell in zip(part.columns, line, strict=True)
+            if cell.value is not None
+        }
+        for line in cells
+    )
+
+
+def _lines(part: TablePart, rows: Rows, experiment: Experiment) -> Iterator[tuple[Row, tuple[str, ...]]]:
+    """The rows of a table, with what labels them."""
+    if isinstance(part.rows[0], Row):
+        yield from ((row, tuple(several(row.label))) for row in part.rows if isinstance(row, Row))
+        return
+    names = [name for name in part.rows if isinstance(name, str)]
+    grids = [_values(name, rows.where(wanted(part.where)), experiment, part.where) for name in names]
+    for point in product(*grids):
+        cell = Row(**{name: value for name, value in zip(names, point, strict=True) if value is not None})
+        if not rows.where(wanted(part.where, cell) | _absent(names, point)).empty:
+            yield cell, tuple(_told(value) for value in point)
+
+
+def _absent(names: Sequence[str], point: Sequence[Any]) -> dict[str, Any]:
+    """Numbers that a row does not have, such as the tolerance of a net without a solver."""
+    return {name: [None] for name, value in zip(names, point, strict=True) if value is None}
+
+
+def _values(name: str, rows: Rows, experiment: Experiment, where: Cell) -> list[Any]:
+    if given := several(getattr(where, name)):
+        return list(given)
+    if name in NAMED:
+        return list(getattr(experiment, NAMED[name]))
+    found = pl.concat([part.to_frame() for part in rows.column(name)]).to_series().unique().sort(nulls_last=True)
+    return found.to_list()
+
+
+def _told(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,263 @@
+"""Experiments: the language, its expansion, running it, and the tables, figures and claims that come of it."""
+
+import pytest
+
+from odefend.engine import Craft, Predict, Score
+from odefend.errors import InvalidInput, OutputError, UnknownName
+from odefend.experiments import Expansion, limited, read_experiment, run
+from odefend.experiments.parts import ClaimPart
+from odefend.intervals import Interval
+from odefend.metrics import METRICS, Rows
+from odefend.progress import Silent
+from odefend.report.claims import judge
+from odefend.report.drawn import figure
+from odefend.report.filled import table
+
+TOML = """
+name = "trial"
+shard = 8
+[data.test]
+set = "digits"
+count = 12
+sample = 0
+[data.calibration]
+set = "digits"
+split = "validation"
+count = 24
+[models.ode]
+net = "digits-oon"
+tolerance = [1e-3, 1e-1]
+[models.trained]
+net = "digits-oon"
+[models.res]
+net = "digits-res"
+[models.random]
+net = "digits-oon"
+defense = { name = "random-tolerance" }
+[models.noisy]
+net = "digits-oon"
+defense = { name = "input-noise", sigma = [0.02, 0.3] }
+[models.matched]
+net = "digits-oon"
+defense = { name = "input-noise", sigma = "$dose" }
+[detectors.margin]
+detector = "one-pass-margin"
+model = "trained"
+[attacks.fgsm]
+attack = "fgsm"
+epsilon = [0.1, 0.2]
+on = ["ode", "res"]
+compared_to = "bim"
+[attacks.bim]
+attack = "bim"
+settings = { steps = 3 }
+epsilon = 0.1
+on = "trained"
+source = { tolerance = 1e-5 }
+[attacks.drawn]
+attack = "fgsm"
+epsilon = 0.2
+on = "random"
+draws = 2
+role = "adaptive"
+[attacks.past]
+attack = "pgd"
+settings = { steps = 2 }
+epsilon = 0.2
+on = "trained"
+knowing = "margin"
+alarms = [0.05, 0.2]
+role = "adaptive"
+[measures.clean]
+measure = "predict"
+models = ["ode", "res", "random"]
+draws = 2
+[measures.doses]
+measure = "predict"
+models = ["ode", "noisy"]
+data = "calibration"
+[measures.judged]
+measure = "predict"
+models = ["ode", "res", "matched", "random"]
+images = ["fgsm", "drawn"]
+scales = [1.0, 1.5]
+draws = 4
+[measures.scores]
+measure = "score"
+images = ["clean", "fgsm"]
+[derived.dose]
+value = "matched-noise"
+of = "doses"
+settings = { reference = 1e-3 }
+[[tables]]
+title = "FGSM by tolerance"
+rows = ["model", "tolerance"]
+where = { model = ["ode", "res"], epsilon = 0.1 }
+source = "a paper"
+published = { success = [0.5, 0.25, 1.0] }
+columns = [
+  { head = "error", metric = "error", measure = "clean" },
+  { head = "success", metric = "success", attack = "fgsm" },
+  { head = "minus that on the ResNet", metric = "success", attack = "fgsm", minus = { model = "res", tolerance = [] } },
+]
+[[figures]]
+title = "Recovery by scale"
+x = "scale"
+y = "recovered"
+where = { attack = "fgsm", epsilon = 0.2, measure = "judged" }
+lines = [ { label = "noise", metric = "recovered", model = "matched" } ]
+[[claims]]
+sentence = "A larger ball is left by more images."
+left = { metric = "success", attack = "fgsm", epsilon = 0.2, model = "ode" }
+relation = ">"
+right = { metric = "success", attack = "fgsm", epsilon = 0.1, model = "ode" }
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return read_experiment(TOML.replace(", tolerance = []", ""))
+
+
+@pytest.fixture(scope="module")
+def rows(experiment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trial")
+    ledger = run(experiment, folder, Silent(), workers=1)
+    return Rows.read(ledger, "trial"), ledger, folder
+
+
+def test_lists_expand_to_grids(experiment):
+    expansion = Expansion(experiment)
+    assert [spec.tolerance for spec in expansion.models("ode")] == [1e-3, 1e-1]
+    assert [spec.tolerance for spec in expansion.models("res")] == [None]
+    assert [spec.sigma for spec in (model.defense for model in expansion.models("noisy"))] == [0.02, 0.3]
+    crafts = [task.unit for task in expansion.crafts("fgsm")]
+    assert len(crafts) == 3 * 2 * 2  # models x radii x pieces of 8 and 4 images
+    assert {craft.attack.budget for craft in crafts if isinstance(craft, Craft)} == {0.1, 0.2}
+
+
+def test_what_needs_a_derived_value_waits_for_it(experiment):
+    first, then = (
+        Expansion(experiment),
+        Expansion(experiment, {"dose": [0.05], "margin-threshold": {0.05: (1, 1), 0.2: (1, 1)}}),
+    )
+    tasks = first.tasks()
+    assert {"clean", "doses", "scores"} <= {task.label.measure for task in tasks}
+    assert "matched" not in {task.label.model for task in tasks}
+    assert not first.complete("judged") and first.complete("doses")
+    assert set(first.missing.values()) == {"dose", "margin-threshold"}
+    assert {"judged", "craft"} <= {task.label.measure for task in then.tasks()} and not then.missing
+
+
+def test_a_model_judges_its_own_images_and_a_bystander_everybodys(experiment):
+    expansion = Expansion(experiment, {"dose": [0.05], "margin-threshold": {0.05: (1, 1), 0.2: (1, 1)}})
+    seen = [(task.label.model, task.unit) for task in expansion.measured("judged") if isinstance(task.unit, Predict)]
+    own = [unit for model, unit in seen if model == "ode" and unit.crafted]
+    assert all(unit.crafted.model == unit.model for unit in own if unit.crafted and unit.crafted.model.defense is None)
+    matched = {unit.crafted.model.net for model, unit in seen if model == "matched" and unit.crafted}
+    assert matched == {"digits-oon", "digits-res"}
+
+
+def test_a_random_model_is_attacked_over_its_attackers_draws(experiment):
+    (task, *_) = Expansion(experiment).crafts("drawn")
+    assert isinstance(task.unit, Craft)
+    assert task.unit.model.draws == 2 and task.label.role == "adaptive"
+
+
+def test_attacks_that_know_a_detector_have_its_threshold(rows):
+    _, ledger, _ = rows
+    made = ledger.read("crafted", "trial").filter(attack="past")
+    assert sorted(made["alarms"].unique()) == [0.05, 0.2]
+    assert made["past"].unique().to_list() == ["margin"] and made["guard"].null_count() == 0
+
+
+def test_nothing_is_done_twice(experiment, rows):
+    found, _, folder = rows
+    again = Rows.read(run(experiment, folder, Silent(), workers=1), "trial")
+    assert again.crafted.equals(found.crafted) and again.judged.equals(found.judged)
+
+
+def test_two_workers_make_the_rows_of_one(experiment, rows, tmp_path):
+    found, *_ = rows
+    small = limited(experiment, 5).model_copy(update={"shard": 3})
+    alone, together = (run(small, tmp_path / str(n), Silent(), workers=n) for n in (1, 2))
+    for name in ("crafted", "judged", "scored"):
+        assert alone.read(name).equals(together.read(name)), name
+    assert found.judged.height > alone.read("judged").height
+
+
+def test_another_experiment_of_the_name_is_refused(experiment, rows):
+    _, _, folder = rows
+    with pytest.raises(OutputError, match="other settings"):
+        run(limited(experiment, 3), folder, Silent(), workers=1)
+
+
+def test_a_table_has_published_numbers_beside_measured_ones(experiment, rows):
+    found = table(experiment.tables[0], rows[0], experiment)
+    assert found.columns[:5] == ("model", "tolerance", "error", "success, published", "success")
+    assert [row[:2] for row in found.rows] == [("ode", "0.001"), ("ode", "0.1"), ("res", "-")]
+    assert [row[3] for row in found.rows] == ["0.5", "0.25", "1"]
+    success = METRICS["success"].of(
+        rows[0].where({"model": "ode", "tolerance": 1e-3, "epsilon": 0.1, "attack": "fgsm"})
+    )
+    assert found.rows[0][4] == success.percent and found.numbers[0]["success"] == vars(success)
+
+
+def test_a_figure_is_drawn_over_its_axis(experiment, rows):
+    assert "Recovery by scale" in figure(experiment.figures[0], rows[0])
+
+
+def test_matched_noise_comes_from_calibration_rows(rows):
+    noise = rows[0].judged.filter(model="matched")["sigma"].unique().to_list()
+    assert len(noise) == 1 and 0 < noise[0] <= 0.3
+
+
+CLAIM = ClaimPart(sentence="x", left={"metric": lambda _: LEFT}, relation=">", right=0.5)  # type: ignore[arg-type]
+LEFT = Interval(0.6, 0.55, 0.65, 100)
+
+
+@pytest.mark.parametrize(
+    ("relation", "right", "margin", "outcome"),
+    [
+        (">", 0.5, 0.0, "confirmed"),
+        (">", 0.58, 0.0, "cannot tell"),
+        (">", 0.7, 0.0, "not confirmed"),
+        ("<", 0.7, 0.0, "confirmed"),
+        ("<", 0.5, 0.0, "not confirmed"),
+        ("=", 0.6, 0.1, "confirmed"),
+        ("=", 0.6, 0.04, "cannot tell"),
+        ("=", 0.9, 0.1, "not confirmed"),
+    ],
+)
+def test_a_claim_is_judged_by_intervals(rows, relation, right, margin, outcome):
+    claim = CLAIM.model_copy(update={"relation": relation, "right": right, "margin": margin})
+    assert judge(claim, rows[0]).outcome == outcome
+
+
+def test_paired_sides_are_compared_image_by_image(experiment, rows):
+    judged = judge(experiment.claims[0], rows[0])
+    assert judged.difference.value == pytest.approx(judged.left.value - judged.right.value)
+    assert judged.difference.n == judged.left.n
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        (("count = 12", "cuont = 12"), UnknownName, "count"),
+        (('on = "trained"\nsource', 'on = "traned"\nsource'), UnknownName, "trained"),
+        (('knowing = "margin"', 'knowing = "margins"'), UnknownName, "margin"),
+        (('of = "doses"', 'of = "dose"'), UnknownName, "doses"),
+        (('attack = "bim"', 'attack = "bmi"'), UnknownName, "bim"),
+        (("tolerance = [1e-3, 1e-1]", "tolerance = [1e-3, -1]"), InvalidInput, "tolerance"),
+        (('name = "trial"', ""), InvalidInput, "name"),
+        (("count = 12", 'count = "many"'), InvalidInput, "count"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(change, error, told):
+    with pytest.raises(error, match=told):
+        Expansion(read_experiment(TOML.replace(", tolerance = []", "").replace(*change))).tasks()
+
+
+def test_scores_are_of_each_detector_beside_its_model(experiment):
+    units = [task.unit for task in Expansion(experiment).measured("scores")]
+    assert all(isinstance(unit, Score) and unit.model.net == "digits-oon" for unit in units)
