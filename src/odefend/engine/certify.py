@@ -34,7 +34,7 @@ class Certify:
         return digest(
             {
                 "model": self.model.identity(),
-                "data": self.images.open().digest,
+                "data": self.images.digest,
                 "certify": how,
                 "code": code_of(__name__),
             }

@@ -34,7 +34,7 @@ class Craft:
                 "model": self.model.identity(),
                 "source": (self.source or self.model).identity(),
                 "aware": self.aware and self.aware.record(self.model),
-                "data": self.images.open().digest,
+                "data": self.images.digest,
                 "seed": self.seed,
                 "code": self.code,
             }

@@ -53,7 +53,7 @@ class DetectorSpec:
     def record(self, model: ModelSpec) -> dict[str, Any]:
         """What decides a score beside a model, for the digest of a unit."""
         models = _opened(self, model).beside.items()
-        learned = {"learn": self.learn and self.learn.open().digest, "attacked": self.attacked}
+        learned = {"learn": self.learn and self.learn.digest, "attacked": self.attacked}
         how = {"detector": self.detector, "settings": self.settings}
         how |= {"beside": {name: weights_digest(one) for name, one in models}}
         return how | (learned if DETECTORS[self.detector].learns else {})

@@ -37,7 +37,7 @@ class Predict:
         return digest(
             {
                 "model": self.model.identity(),
-                "data": self.images.open().digest,
+                "data": self.images.digest,
                 "reshown": asdict(self.reshown),
                 "draws": self.draws,
                 "crafted": self.crafted.key if self.crafted else None,

@@ -35,7 +35,7 @@ class Score:
         return digest(
             {
                 "model": self.model.identity(),
-                "data": self.images.open().digest,
+                "data": self.images.digest,
                 "detector": self.detector.record(self.model),
                 "label": self.detector.label,
                 "reshown": asdict(self.reshown),

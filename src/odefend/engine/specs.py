@@ -20,6 +20,11 @@ ATTACKER = 1
 """What an attacker adds to the seed of a defense whose draws it does not know. Judges add nothing."""
 
 
+@lru_cache(maxsize=64)
+def _weights(net: str) -> str:
+    return weights_digest(opened_net(net))
+
+
 @lru_cache(maxsize=8)
 def opened_net(name: str) -> Classifier:
     """A trained net, read once."""
@@ -136,7 +141,7 @@ class ModelSpec:
         solver = net.settings if isinstance(net, ODENet) else None
         return {
             "net": self.net,
-            "net_digest": weights_digest(net),
+            "net_digest": _weights(self.net),
             "training_seed": net.card.seed if net.card else None,
             "precision": "float32",
             "gradient": self.gradient if solver else None,
@@ -204,6 +209,11 @@ class Slice:
     sample: int | None = None
     options: str = "{}"
 
+    @property
+    def digest(self) -> str:
+        """Of the images and labels."""
+        return _digest(self)
+
     def open(self) -> LabelledImages:
         """The images."""
         rows: slice | list[int] = slice(self.start, self.stop)
@@ -214,6 +224,11 @@ class Slice:
             return found
         pixels = (255 * found.images).round().to(torch.uint8)
         return replace(found, pixels=tamper(pixels, found.ids, self.change))
+
+
+@lru_cache(maxsize=4096)
+def _digest(images: Slice) -> str:
+    return images.open().digest
 
 
 def shards(whole: Slice, size: int) -> list[Slice]:

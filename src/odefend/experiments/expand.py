@@ -43,6 +43,7 @@ class Expansion:
 
     experiment: Experiment
     values: Mapping[str, Any] = field(default_factory=dict)
+    _crafted: dict[str, list[Task]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     """Values that are not known yet, by the measures and attacks that need them."""
 
@@ -130,12 +131,18 @@ class Expansion:
 
     def crafts(self, name: str) -> list[Task]:
         """An attack on each model, at each radius, past each detector."""
+        if name not in self._crafted:
+            self._crafted[name] = self._crafts(name)
+        return self._crafted[name]
+
+    def _crafts(self, name: str) -> list[Task]:
         part, found = self.experiment.attacks[name], list[Task]()
         seed = self.experiment.seed if part.seed is None else part.seed
         for model, (spec, attack) in self._attacked(part):
             for aware, detector, alarms in self._aware(part):
-                label = Label("craft", model, name, part.data, part.role, detector, alarms)
-                for images in self.slices(part.data, part.count):
+                data = part.data or self.experiment.models[model].data
+                label = Label("craft", model, name, data, part.role, detector, alarms)
+                for images in self.slices(data, part.count):
                     looked_at = replace(spec, draws=part.draws) if spec.random else spec
                     craft = Craft(attack, looked_at, images, self._source(part, spec), seed, aware)
                     found.append(Task(craft, label))
@@ -168,14 +175,7 @@ class Expansion:
         attacked = tuple(task.unit.key for attack in part.attacked for task in self.crafts(attack))
         learn = None
         if part.learn is not None:
-            given = self.experiment.data[part.learn]
-            learn = Slice(
-                given.set,
-                given.split,
-                given.start,
-                given.start + (given.count or 10**9),
-                options=canonical(given.options),
-            )
+            learn = self._whole(part.learn)
         return DetectorSpec(part.detector, canonical(self.resolved(part.settings)), learn, attacked, name)
 
     def calibrated(self) -> list[str]:
@@ -196,8 +196,8 @@ class Expansion:
         kind = {"predict": self._predicted, "score": self._scored, "certify": self._certified, "trace": self._traced}
         return kind[part.measure](name, part)
 
-    def _shown(self, part: MeasurePart) -> Iterator[tuple[str, Slice, Craft | None, Label | None]]:
-        """(data, images, what they were crafted by, its label) of all that a measure looks at."""
+    def _shown(self, part: MeasurePart, model: str) -> Iterator[tuple[str, Slice, Craft | None, Label | None]]:
+        """(data, images, what they were crafted by, its label) of all that a measure shows to a model."""
         for images in several(part.images):
             if images != "clean":
                 for task in self.crafts(images):
@@ -205,14 +205,14 @@ class Expansion:
                     if part.count is None or task.unit.images.start < part.count:
                         yield task.label.data, task.unit.images, task.unit, task.label
                 continue
-            for data in several(part.data):
+            for data in several(part.data) or [self.experiment.models[model].data]:
                 yield from ((data, some, None, None) for some in self.slices(data, part.count))
 
     def _predicted(self, name: str, part: MeasurePart) -> Iterator[Task]:
         attacked = {model for images in several(part.images) if images != "clean"
                     for model in several(self.experiment.attacks[images].on)}  # fmt: skip
         for model in several(part.models) or list(self.experiment.models):
-            for spec, (data, images, craft, made) in product(self.models(model), list(self._shown(part))):
+            for spec, (data, images, craft, made) in product(self.models(model), list(self._shown(part, model))):
                 if part.pairing == "own" and made and model in attacked and not _own(spec, model, craft, made):
                     continue
                 draws = tuple(range(part.draws)) if spec.random else (0,)
@@ -224,7 +224,7 @@ class Expansion:
             beside = self.experiment.detectors[detector].model
             (spec,) = self.models(beside)
             watch = self.detector(detector)
-            for data, images, craft, made in self._shown(part):
+            for data, images, craft, made in self._shown(part, beside):
                 if made is None or made.past in (None, detector):
                     asked = watch.resampled() if part.resampled else watch
                     yield Task(
@@ -233,13 +233,13 @@ class Expansion:
 
     def _certified(self, name: str, part: MeasurePart) -> Iterator[Task]:
         for model in several(part.models) or list(self.experiment.models):
-            for spec, (data, images, _, _) in product(self.models(model), list(self._shown(part))):
+            for spec, (data, images, _, _) in product(self.models(model), list(self._shown(part, model))):
                 yield Task(Certify(spec, images, draws=part.draws, **part.settings), _label(name, model, data))
 
     def _traced(self, name: str, part: MeasurePart) -> Iterator[Task]:
-        for _, _, craft, made in self._shown(part):
-            if craft is not None and made is not None and craft.model.tolerance is not None:
-                yield Task(Trace(craft, **part.settings), replace(made, measure=name))
+        for task in (task for attack in several(part.images) for task in self.crafts(attack)):
+            if isinstance(task.unit, Craft) and task.unit.model.tolerance is not None:
+                yield Task(Trace(task.unit, **part.settings), replace(task.label, measure=name))
 
 
 def _own(spec: ModelSpec, model: str, craft: Craft | None, made: Label) -> bool:

@@ -59,6 +59,7 @@ class ModelPart(Solver):
 
     net: str = Field(description="a name of the zoo, a checkpoint, or file.py:callable")
     options: Mapping[str, Any] = Field(default={}, description="arguments of the callable")
+    data: str = Field(default="test", description="that it is attacked and judged on, unless an attack or measure says otherwise")
     defense: OneOrMore[Mapping[str, Any] | Reference] = Field(
         default=(), description="its name with its settings, as in { name = 'input-noise', sigma = 0.1 }"
     )
@@ -88,7 +89,7 @@ class AttackPart(Part):
     combination: OneOrMore[Literal["selective", "orthogonal", "joint"]] = Field(
         default="selective", description="how the gradients of model and detector are combined"
     )
-    data: str = "test"
+    data: str | None = Field(default=None, description="default: the model's")
     count: Count | None = Field(default=None, description="the first so many of the data only")
     seed: int | None = Field(default=None, description="of its random draws; default: the experiment's")
     role: Literal["oblivious", "transfer", "white-box", "adaptive", "black-box"] = Field(
@@ -117,7 +118,7 @@ class MeasurePart(Part):
     models: OneOrMore[str] = Field(default=(), description="that predict or certify; default: all")
     detectors: OneOrMore[str] = Field(default=(), description="that score; default: all")
     images: OneOrMore[str] = Field(default="clean", description="clean, or attacks")
-    data: OneOrMore[str] = Field(default="test", description="of clean images")
+    data: OneOrMore[str] = Field(default=(), description="of clean images; default: the model's")
     count: Count | None = Field(default=None, description="the first so many only")
     pairing: Literal["own", "each"] = Field(
         default="own", description="own: a model sees what was made on it, if anything was; each: it sees everything"

@@ -88,6 +88,9 @@ def check_names(experiment: Experiment, where: str = "experiment") -> None:
         named("model", source, experiment.models, at)
         for detector in several(attack.knowing):
             named("data", experiment.detectors[detector].calibration, experiment.data, f"detectors.{detector}")
+    for name, model in experiment.models.items():
+        used = any(name in several(one.on) and one.data is None for one in experiment.attacks.values())
+        named("data", model.data if used else (), experiment.data, f"models.{name}")
     for name, detector in experiment.detectors.items():
         at = f"detectors.{name}"
         named("model", detector.model, experiment.models, at)
