@@ -1,28 +1,24 @@
-"""Fill the tables of docs/attacks.md from the rows in results/attacks and results/presets.
+"""Fill the tables of docs/attacks.md from the rows in results/attacks.
 
 python docs/attacks.py                          write the page's tables anew
-python docs/attacks.py odefend-study-attacks    first take the rows of that study, or of odefend-study-presets
+python docs/attacks.py odefend-study-attacks    first take the rows of that study
 """
 
 import sys
 from pathlib import Path
 
-import polars as pl
 from kept import RESULTS, keep
 from pages import fill
 
 from odefend.evaluation import Ledger
-from odefend.studies import attacks_report, presets
+from odefend.studies import attacks_report
 
 PAGE = Path(__file__).parent / "attacks.md"
 
 
 def parts() -> dict[str, str]:
     """The page's tables by their titles, from the committed rows."""
-    searches = Ledger(RESULTS / "presets").read("crafted")
-    images = searches.filter(pl.col("net") == "mnist-oon")["image"].n_unique()
-    trials = attacks_report.summary(attacks_report.Rows.of(Ledger(RESULTS / "attacks")))
-    tables = [*trials, presets.summary(searches, presets.subjects(images))]
+    tables = attacks_report.summary(attacks_report.Rows.of(Ledger(RESULTS / "attacks")))
     return {table.title: table.markdown for table in tables}
 
 

@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from odefend.cli.experiment import run_experiment
 from odefend.cli.output import console, print_json, show, table_json
 from odefend.cli.progress import showing
 from odefend.errors import unknown
 from odefend.evaluation import Ledger
 from odefend.progress import Progress
 from odefend.report import Table
+from odefend.studies import STUDIES as DECLARED
 from odefend.studies import (
     attacks,
     attacks_report,
@@ -20,7 +22,6 @@ from odefend.studies import (
     detectors_report,
     hardened,
     hardened_report,
-    presets,
 )
 
 
@@ -28,12 +29,6 @@ def _attacks(out: Path, images: int, progress: Progress, workers: int | None) ->
     setup = attacks.Setup(images=images, low=images // 2, drawn=images // 4, watched=images // 8)
     ledger = attacks.measure(out, setup, progress, workers)
     return ledger, attacks_report.summary(attacks_report.Rows.of(ledger, setup.name))
-
-
-def _presets(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    subjects = presets.subjects(images)
-    ledger = presets.measure(out, progress, workers, subjects)
-    return ledger, [presets.summary(ledger.read("crafted", presets.name(subjects)), subjects)]
 
 
 def _sized(usual: Any, images: int, *others: str) -> Any:
@@ -67,7 +62,6 @@ def _hardened(data: str, out: Path, images: int, progress: Progress, workers: in
 
 STUDIES = {
     "attacks": (_attacks, 200),
-    "presets": (_presets, 16),
     "detectors": (partial(_detectors, "digits"), 300),
     "detectors-matched": (partial(_detectors, "matched"), 300),
     "detectors-mnist": (partial(_detectors, "mnist"), 300),
@@ -81,8 +75,11 @@ STUDIES = {
 
 def run_study(name: str, out: Path, images: int | None, workers: int | None, quiet: bool, as_json: bool) -> None:
     """The tables of a study, from what is in its folder and what is still to be done."""
+    if name in DECLARED:
+        run_experiment(DECLARED[name](**({} if images is None else {"images": images})), out, workers, quiet, None, as_json)
+        return
     if name not in STUDIES:
-        raise unknown("study", name, STUDIES)
+        raise unknown("study", name, [*DECLARED, *STUDIES])
     run, usual = STUDIES[name]
     with showing(quiet) as progress:
         ledger, tables = run(out, usual if images is None else images, progress, workers)

@@ -1,1 +1,13 @@
-"""Studies: one file per experiment section, and one for its report."""
+"""Studies: experiments as declarations, one file for each, that `odefend study NAME` runs.
+
+`STUDIES` maps a name to a function that returns the experiment, on so many images if it is told.
+"""
+
+from collections.abc import Callable, Mapping
+
+from odefend.experiments import Experiment
+from odefend.studies.presets import presets
+
+STUDIES: Mapping[str, Callable[..., Experiment]] = {
+    "presets": presets,
+}

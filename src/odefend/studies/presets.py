@@ -1,25 +1,14 @@
 """How much of C&W's result a shorter search reaches, by data set: what the fast presets rest on."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-import polars as pl
-
-from odefend import intervals
-from odefend.attacks import CarliniWagner
-from odefend.evaluation import Craft, Ledger, Runner, Slice, View
-from odefend.evaluation.ledger import digest
-from odefend.evaluation.robustness import attacked
-from odefend.progress import Progress
-from odefend.report import Table
-from odefend.version import code_version
+from odefend.experiments import AttackPart, Cell, Column, DataPart, Experiment, ModelPart, Row, TablePart
 
 TOLERANCE = 1e-3
-THOROUGH = CarliniWagner(steps=400, binary_search_steps=7, learning_rate=0.02, initial_constant=0.1)
-PUBLISHED = CarliniWagner()
+REFERENCE = {"steps": 400, "binary_search_steps": 7, "learning_rate": 0.02, "initial_constant": 0.1}
+PUBLISHED = {"steps": 100, "binary_search_steps": 5, "learning_rate": 0.05, "initial_constant": 0.01}
 SHORTER = tuple(
-    CarliniWagner(steps=steps, binary_search_steps=rounds, learning_rate=rate, initial_constant=constant)
+    {"steps": steps, "binary_search_steps": rounds, "learning_rate": rate, "initial_constant": constant}
     for steps, rounds, rate, constant in (
         (100, 4, 0.1, 1.0),
         (60, 4, 0.1, 1.0),
@@ -34,89 +23,59 @@ SHORTER = tuple(
         (20, 5, 0.02, 1.0),
     )
 )
-SEARCHES = (THOROUGH, PUBLISHED, *SHORTER)
+SEARCHES = (REFERENCE, PUBLISHED, *SHORTER)
+NETS = ("digits-oon", "mnist-oon", "cifar10-oon")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A net, and how many of its test images are searched, drawn by the seed `sample`."""
-
-    net: str
-    data: str
-    images: int
-    sample: int | None = 0
-
-
-def subjects(images: int) -> tuple[Subject, ...]:
-    """The ODE-only net of each data set; the small one takes twice as many images."""
-    return (
-        Subject("digits-oon", "digits", 2 * images),
-        Subject("mnist-oon", "mnist", images),
-        Subject("cifar10-oon", "cifar10", images),
+def presets(
+    images: int = 16, nets: tuple[str, ...] = NETS, searches: Sequence[Mapping[str, float]] = SEARCHES
+) -> Experiment:
+    """The ODE-only net of each data set under every search; the small one has twice as many images."""
+    data = {net: net.split("-")[0] for net in nets}
+    return Experiment(
+        name="presets",
+        title="How short may a C&W search be?",
+        data={
+            net: DataPart(set=name, count=2 * images if name == "digits" else images, sample=0)
+            for net, name in data.items()
+        },
+        models={net: ModelPart(net=net, tolerance=TOLERANCE, data=net) for net in nets},
+        attacks={label(one): AttackPart(attack="carlini-wagner", settings=one, on=nets) for one in searches},
+        tables=(by_search(nets, searches),),
     )
 
 
-def name(subjects: Sequence[Subject]) -> str:
-    """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-    return f"presets-{digest({'subjects': [asdict(one) for one in subjects], 'version': code_version()})[:8]}"
+def label(search: Mapping[str, float]) -> str:
+    """The name of a search."""
+    return "C&W, {steps} x {binary_search_steps}, rate {learning_rate:g}, c {initial_constant:g}".format(**search)
 
 
-def crafts(subject: Subject, searches: Sequence[CarliniWagner] = SEARCHES) -> list[Craft]:
-    """Every search on one net."""
-    images = Slice(subject.data, "test", 0, subject.images, sample=subject.sample)
-    return [Craft(label(search), search, View(subject.net, TOLERANCE), images) for search in searches]
-
-
-def label(search: CarliniWagner) -> str:
-    """The experiment of a search."""
-    return (
-        f"C&W, {search.steps} x {search.binary_search_steps}, rate {search.learning_rate:g}, "
-        f"c {search.initial_constant:g}"
-    )
-
-
-def measure(
-    folder: Path,
-    progress: Progress,
-    workers: int | None,
-    subjects: Sequence[Subject],
-    searches: Sequence[CarliniWagner] = SEARCHES,
-) -> Ledger:
-    """Do whatever is not yet in the ledger at `folder`; returns the ledger."""
-    work = [
-        (craft, float(search.steps * search.binary_search_steps))
-        for subject in subjects
-        for craft, search in zip(crafts(subject, searches), searches, strict=True)
-    ]
-    progress.stage("presets", sum(cost for _, cost in work))
-    with Runner(folder, workers) as runner:
-        runner.run(work, progress.advance, name(subjects))
-    return runner.ledger
-
-
-def summary(crafted: pl.DataFrame, subjects: Sequence[Subject], searches: Sequence[CarliniWagner] = SEARCHES) -> Table:
-    """Success, distance beside the thorough search, and gradients, by search and net."""
-    cells = []
-    for subject, search in ((subject, search) for subject in subjects for search in searches):
-        on_net = attacked(crafted.filter(pl.col("net") == subject.net))
-        rows, best = (on_net.filter(pl.col("experiment") == label(wanted)) for wanted in (search, searches[0]))
-        both = rows.join(best, on="image", suffix="_best").filter(pl.col("success") & pl.col("success_best"))
-        ratio = intervals.mean_ratio(both["l2"].to_numpy(), both["l2_best"].to_numpy())
-        cells.append(
-            (
-                subject.net,
-                f"{search.steps} x {search.binary_search_steps}",
-                f"{search.learning_rate:g}",
-                f"{search.initial_constant:g}",
-                intervals.rate(int(rows["success"].sum()), rows.height).percent,
-                ratio.text(),
-                f"{rows['gradient_calls'].mean():.0f}",
-            )
+def by_search(nets: tuple[str, ...], searches: Sequence[Mapping[str, float]]) -> TablePart:
+    """Success, distance beside the reference search, and gradients, by net and search."""
+    rows = [
+        Row(
+            label=(
+                net,
+                "{steps} x {binary_search_steps}".format(**one),
+                f"{one['learning_rate']:g}",
+                f"{one['initial_constant']:g}",
+            ),
+            model=net,
+            attack=label(one),
+            other=Cell(model=net, attack=label(searches[0])),
         )
-    return Table(
-        "How short a C&W search may be",
-        ("net", "steps x rounds", "learning rate", "first c", "success", "L2 over the thorough", "gradients"),
-        tuple(cells),
-        f"At tolerance {TOLERANCE:g}. L2: ratio of means over images that the search and the thorough one (the first of each "
+        for net in nets
+        for one in searches
+    ]
+    return TablePart(
+        title="How short a C&W search may be",
+        heads=("net", "steps x rounds", "learning rate", "first c"),
+        rows=tuple(rows),
+        columns=(
+            Column(head="success", metric="success"),
+            Column(head="L2 over the reference search", metric="L2", over="other"),
+            Column(head="gradients", metric="gradients", show="plain"),
+        ),
+        note=f"At tolerance {TOLERANCE:g}. L2: ratio of means over images that the search and the reference (the first of each "
         "net) both broke.",
     )

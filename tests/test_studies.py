@@ -1,0 +1,32 @@
+"""Studies: each runs at its smallest size, from nets to tables."""
+
+import pytest
+
+from odefend.experiments import run
+from odefend.metrics import Rows
+from odefend.progress import Silent
+from odefend.report.filled import table
+from odefend.studies import STUDIES
+from odefend.studies.presets import presets
+
+SHORT = {"steps": 3, "binary_search_steps": 2, "learning_rate": 0.2, "initial_constant": 10.0}
+SMOKE = {"presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2}))}
+
+
+def test_every_study_has_a_smallest_size():
+    assert set(SMOKE) == set(STUDIES)
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_a_study_runs_from_nets_to_tables(name, tmp_path):
+    experiment = SMOKE[name]
+    rows = Rows.read(run(experiment, tmp_path, Silent(), workers=1), experiment.name)
+    for part in experiment.tables:
+        found = table(part, rows, experiment)
+        assert found.rows and all(len(row) == len(found.columns) for row in found.rows)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_an_experiment_that_fits_together(name):
+    experiment = STUDIES[name]()
+    assert experiment.name and experiment.tables
