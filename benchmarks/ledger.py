@@ -43,10 +43,10 @@ def filled(folder: Path, rows: int, shard: int) -> Ledger:
         if kind == "adversarial":
             ledger.write(
                 "crafted",
-                f"c{key}",
+                f"c{key[1:]}",
                 shared | {"image": images, "rtol": 1e-3, "success": [True] * size, "initially_wrong": False, "l2": 1.0},
             )
-            labels.append(("crafted", f"c{key}", "large", "minimum norm", "C&W"))
+            labels.append(("crafted", f"c{key[1:]}", "large", "minimum norm", "C&W"))
         scales = (1.0, 1.1, 1.25) if kind == "adversarial" else (1.0,)
         conditions = [(tolerance, scale) for tolerance in tolerances for scale in scales]
         ledger.write(
@@ -56,7 +56,7 @@ def filled(folder: Path, rows: int, shard: int) -> Ledger:
             | {
                 "image": images * len(conditions),
                 "kind": kind,
-                "crafted": f"c{key}" if kind == "adversarial" else None,
+                "crafted": f"c{key[1:]}" if kind == "adversarial" else None,
                 "attack_success": True if kind == "adversarial" else None,
                 "defense": "tolerance",
                 "status": 0,

@@ -12,8 +12,10 @@ from pages import fill
 
 from odefend.evaluation import Ledger, opened
 from odefend.evaluation.schema import TABLES
+from odefend.files import write_bytes
 from odefend.report import evaluation_page, figures, tables
 from odefend.report.rows import Rows
+from odefend.shards import packed_rows
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "results" / "demo"
@@ -38,8 +40,7 @@ def keep(folder: Path) -> None:
     source, there = Ledger(folder / "ledger"), KEPT / "ledger"
     for table in TABLES:
         (there / table).mkdir(parents=True, exist_ok=True)
-        rows = source.rows(table)
-        rows.write_parquet(there / table / "all.parquet")
+        write_bytes(there / table / "all.parquet", packed_rows(source.rows(table)))
     for old in (there / "labels").glob("*.parquet"):
         old.unlink()
     labels = source.labels("demo").select("table", "key", "evaluation", "experiment", "trial")

@@ -6,6 +6,8 @@ import polars as pl
 
 from odefend.evaluation import Ledger
 from odefend.evaluation.schema import TABLES
+from odefend.files import write_bytes
+from odefend.shards import packed_rows
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -25,5 +27,5 @@ def keep(folder: Path, name: str, beginning: str = "") -> None:
         rows = source.rows(table).filter(pl.col("key").is_in(labels.filter(table=table)["key"].to_list()))
         if rows.height:
             (kept / table).mkdir(parents=True, exist_ok=True)
-            rows.write_parquet(kept / table / "all.parquet")
+            write_bytes(kept / table / "all.parquet", packed_rows(rows))
     Ledger(kept).label(labels.iter_rows())

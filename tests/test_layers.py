@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "odefend"
 
 LAYERS = [
     {"tensors", "errors", "rng", "version", "progress"},
-    {"files", "solver", "norms", "intervals"},
-    {"download"},
+    {"files", "seal", "solver", "norms", "intervals"},
+    {"download", "shards"},
     {"models", "data"},
     {"attacks"},
     {"defenses"},

@@ -1,6 +1,7 @@
 """The ledger beyond reading and writing: queries, merging, verification, comparison, and what breaks a run."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -87,6 +88,72 @@ def test_ledgers_of_two_machines_become_one(ledger, tmp_path):
     with pytest.raises(OutputError, match=f"{other.key}.*damaged"):
         fresh.merge(runner.ledger)
     assert not fresh.has("crafted", other.key)
+
+
+@pytest.mark.parametrize("key", ["../" * 3 + "outside", "{outside}", "A" * 20, "a" * 19, "a" * 20 + "\n", None])
+def test_a_key_that_is_no_digest_becomes_no_path(key, ledger, tmp_path):
+    """Not by merging, which takes keys from another's rows, nor by any other way in or out."""
+    outside, other, target = tmp_path / "outside", Ledger(tmp_path / "other"), Ledger(tmp_path / "in" / "target")
+    key = key and key.format(outside=outside)
+    (other.folder / "crafted").mkdir(parents=True)
+    rows = ledger.rows("crafted")
+    both = pl.concat([rows, rows.with_columns(pl.lit(key, pl.String).alias("key"))])
+    both.write_parquet(other.folder / "crafted" / f"{UNIT.key}.parquet")
+    with pytest.raises(OutputError, match="expected keys of 20 hex digits"):
+        target.merge(other)
+    for use in (
+        lambda: target.has("crafted", key),
+        lambda: target.write("crafted", key, {"image": ["a"]}),
+        lambda: target.read_shard("crafted", key),
+        lambda: target.write_images(key, torch.rand(1, 1, 8, 8)),
+        lambda: target.read_images(key),
+        lambda: target.unpack({("crafted", key): b""}),
+    ):
+        if key is not None:
+            with pytest.raises(OutputError, match="expected keys of 20 hex digits"):
+                use()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"], "nothing was written, here or there"
+
+
+def test_the_smallest_damage_changes_no_row(ledger, tmp_path):
+    """Whichever bit of a file flips, the rows, labels and images in it are the same, or the file is named."""
+    copy, generator = Ledger(tmp_path), random.Random(0)
+    copy.merge(ledger)
+    images = ledger.read_images(UNIT.key)
+    for path in sorted(tmp_path.rglob("*.*")):
+        content = path.read_bytes()
+        for _ in range(30):
+            damaged = bytearray(content)
+            damaged[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+            path.write_bytes(damaged)
+            try:
+                rows, found = copy.read("crafted", "first"), copy.read_images(UNIT.key)
+            except OutputError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+            else:
+                assert rows.equals(ledger.read("crafted", "first")) and torch.equal(found, images)
+        path.write_bytes(content)
+
+
+def test_files_from_before_there_were_checksums_are_read(ledger, tmp_path):
+    """But one that had a checksum, and lost it, is not."""
+    older, rows = Ledger(tmp_path), ledger.rows("crafted")
+    (tmp_path / "crafted").mkdir()
+    path = tmp_path / "crafted" / f"{UNIT.key}.parquet"
+    rows.write_parquet(path)
+    assert older.rows("crafted").equals(rows)
+    rows.write_parquet(path, metadata={"odefend": "sha256:"})
+    with pytest.raises(OutputError, match="checksum"):
+        older.rows("crafted")
+
+
+def test_what_panics_inside_polars_is_an_error_of_ours(ledger, monkeypatch):
+    def panic(*_, **__):
+        raise pl.exceptions.PanicException("index out of bounds")
+
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    with pytest.raises(OutputError, match="damaged: index out of bounds"):
+        ledger.read_shard("crafted", UNIT.key)
 
 
 def test_packed_shards_are_the_same_rows(ledger, tmp_path):

@@ -145,16 +145,19 @@ def test_the_page_on_defenses_is_made_of_the_rows():
     assert {path: path.read_text() for path in script.figures()} == script.figures()
 
 
+ONE, TWO = "1" * 20, "2" * 20
+
+
 def test_rows_of_one_evaluation_are_kept_and_never_of_two(tmp_path, monkeypatch):
     monkeypatch.setattr("kept.RESULTS", tmp_path / "results")
     ledger, columns = Ledger(tmp_path / "run"), {"image": ["a", "b"], "net": "x"}
-    for key, name in (("1", "study-1"), ("2", "tuning-1")):
+    for key, name in ((ONE, "study-1"), (TWO, "tuning-1")):
         ledger.write("judged", key, columns)
         ledger.label([("judged", key, name, "clean", None)])
     keep(tmp_path / "run", "study", "study-")
     there = Ledger(tmp_path / "results" / "study")
-    assert there.read("judged")["key"].to_list() == ["1", "1"] and there.labels()["evaluation"].to_list() == ["study-1"]
-    ledger.label([("judged", "2", "study-2", "clean", None)])
+    assert there.read("judged")["key"].to_list() == [ONE, ONE] and there.labels()["evaluation"].to_list() == ["study-1"]
+    ledger.label([("judged", TWO, "study-2", "clean", None)])
     with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got "):
         keep(tmp_path / "run", "study", "study-")
     with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got \[\]"):

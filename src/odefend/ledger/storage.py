@@ -10,27 +10,34 @@ table joins them: a shard with two labels gives its rows twice.
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from odefend.errors import InvalidInput, OutputError
 from odefend.files import make_folder, write_bytes
 from odefend.ledger.schema import LABELS, SCHEMA_VERSION, TABLES
+from odefend.shards import (
+    IMAGES,
+    UNREADABLE,
+    check_rows,
+    keys_in,
+    packed_images,
+    packed_rows,
+    place,
+    read_images,
+    read_rows,
+)
 
-Bundle = dict[str, bytes]
-"""Files of a ledger on their way to another, by their paths in it."""
+Bundle = dict[tuple[str, str], bytes]
+"""Files of a ledger on their way to another, by table (or IMAGES) and key."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Ledger:
 
     def has(self, table: str, key: str) -> bool:
         """Whether a shard is there."""
-        return self._shard(table, key).exists() or key in self._packed(table)
+        return place(self.folder, table, key).exists() or key in self._packed(table)
 
     def pack(self) -> int:
         """Put the shards of each table into one file: many small files are slow to read. Returns how many were packed.
@@ -84,9 +91,9 @@ class Ledger:
             shards = [path for path in self._files(table) if path.stem not in known]
             if not shards:
                 continue
-            rows = pl.concat(_read(path, TABLES[table]) for path in shards)
+            rows = pl.concat(read_rows(path, TABLES[table]) for path in shards)
             name = f"{PART}{digest({'keys': [path.stem for path in shards]})}.parquet"
-            write_bytes(self.folder / table / name, parquet(rows))
+            write_bytes(self.folder / table / name, packed_rows(rows))
             for path in shards:
                 path.unlink()
             packed += len(shards)
@@ -98,11 +105,7 @@ class Ledger:
 
     def _packed(self, table: str) -> dict[str, Path]:
         """The files that packed shards are in, by key."""
-        return {
-            key: path
-            for path in sorted((self.folder / table).glob(f"{PART}*.parquet"))
-            for key in _keys(path, path.stat().st_mtime_ns)
-        }
+        return {key: path for path in sorted((self.folder / table).glob(f"{PART}*.parquet")) for key in keys_in(path)}
 
     def write(self, table: str, key: str, rows: dict[str, Any]) -> None:
         """Write a shard: columns of equal length, or single values for every row. Missing columns are null."""
@@ -116,25 +119,23 @@ class Ledger:
             name: list(value) if isinstance(value := rows.get(name), list | tuple) else [value] * size
             for name in schema
         }
-        frame = pl.DataFrame(columns, schema=schema)
-        make_folder(self.folder / table)
-        write_bytes(self._shard(table, key), parquet(frame))
+        self._put(table, key, packed_rows(pl.DataFrame(columns, schema=schema)))
 
     def label(self, experiment: str, labels: Iterable[tuple[str, str, Label]]) -> None:
         """Say what shards are for in an experiment: (table, key, label) for each. What is said already is not said twice."""
-        rows = sorted({(table, key, experiment, *astuple(label)) for table, key, label in labels}, key=str)
-        if not rows:
-            return
-        path = self._shard("labels", digest({"labels": rows}))
-        if not path.exists():
-            make_folder(path.parent)
-            frame = pl.DataFrame(rows, schema=LABELS, orient="row")
-            write_bytes(path, parquet(frame))
+        self._label({(table, key, experiment, *astuple(label)) for table, key, label in labels})
+
+    def _label(self, labels: Collection[tuple[Any, ...]]) -> None:
+        """Write rows of LABELS, under the digest of them."""
+        rows = pl.DataFrame(sorted(labels, key=str), schema=LABELS, orient="row")
+        key = digest({"labels": rows.rows()})
+        if rows.height and not place(self.folder, "labels", key).exists():
+            self._put("labels", key, packed_rows(rows))
 
     def labels(self, experiment: str | None = None) -> pl.DataFrame:
         """What shards are for, in one experiment or in all."""
         paths = sorted((self.folder / "labels").glob("*.parquet"))
-        found = pl.concat([pl.DataFrame(schema=LABELS), *(_read(path, LABELS) for path in paths)])
+        found = pl.concat([pl.DataFrame(schema=LABELS), *(_labels(path) for path in paths)])
         if experiment is not None:
             found = found.filter(pl.col("experiment") == experiment)
         return found.unique(maintain_order=True)
@@ -156,7 +157,7 @@ class Ledger:
         rows = pl.scan_parquet(paths, schema=TABLES[table], missing_columns="insert")
         try:
             columns = {path: frozenset(pl.read_parquet_schema(path)) for path in paths}
-        except (pl.exceptions.PolarsError, OSError):
+        except UNREADABLE:
             columns = {}
         if not columns or any(set(TABLES[table]) - some for some in columns.values()):
             self._name_damage(table)
@@ -172,20 +173,23 @@ class Ledger:
         """Rows in the order of their keys. Streamed: read at once, a million of them would be there three times."""
         try:
             found = rows.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError):
+        except UNREADABLE as error:
             self._name_damage(table)
-            raise
+            raise OutputError(f"{self.folder / table}: damaged: {str(error).splitlines()[0]}.") from error
         return found if found["key"].is_sorted() else found.sort("key", maintain_order=True)
 
     def _name_damage(self, table: str) -> None:
         """Raise OutputError for the first file of a table that cannot be read or has other columns."""
         for path in self._paths(table):
-            _read(path, TABLES[table])
+            read_rows(path, TABLES[table])
 
     def _paths(self, table: str) -> list[Path]:
-        """The files that hold a table's rows, each row once."""
+        """The files that hold a table's rows, each row once. Raises OutputError for one that is not as it was written."""
         packed = self._packed(table)
-        return [*sorted(set(packed.values())), *(path for path in self._files(table) if path.stem not in packed)]
+        paths = [*sorted(set(packed.values())), *(path for path in self._files(table) if path.stem not in packed)]
+        for path in paths:
+            check_rows(path)
+        return paths
 
     def query(self, sql: str) -> pl.DataFrame:
         """The answer to a query in SQL over the tables `crafted`, `judged`, `scored`, `certified`, `traced` and `labels`; the
@@ -202,7 +206,7 @@ class Ledger:
         known = {table: self._scan(table) for table in TABLES} | {"labels": self.labels().lazy()}
         try:
             return pl.SQLContext(known).execute(sql).collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except UNREADABLE as error:
             for table in TABLES:
                 self._name_damage(table)
             raise InvalidInput(
@@ -214,100 +218,68 @@ class Ledger:
         """Take over the shards, labels and images of another ledger that are not here; returns how many shards came.
 
         Shards of one key hold the same rows, so nothing can contradict (rows of other code have other keys; a report refuses a
-        ledger of two codes); damaged ones raise OutputError and nothing of them
-        is taken.
+        ledger of two codes). Raises OutputError where rows or labels are damaged, before anything is taken, and for damaged
+        images.
         """
-        came = 0
-        for table in TABLES:
-            rows = other.rows(table)  # raises if a shard is damaged
-            for (key,), shard in rows.group_by("key", maintain_order=True):
-                if not self.has(table, str(key)):
-                    make_folder(self.folder / table)
-                    write_bytes(self._shard(table, str(key)), parquet(shard))
-                    came += 1
-        for path in sorted((other.folder / "images").glob("*.safetensors")):
-            if not self._images(path.stem).exists():
-                self._take(path)
-        for path in sorted((other.folder / "labels").glob("*.parquet")):
-            self._take(path)
-        return came
+        fresh = [
+            (table, str(key), rows)
+            for table in TABLES
+            for (key,), rows in other.rows(table).group_by("key", maintain_order=True)
+            if not self.has(table, str(key))
+        ]
+        labels = other.labels()
+        # In the order in which they are made: rows say that a shard is whole.
+        for path in sorted((other.folder / IMAGES).glob("*.safetensors")):
+            if not place(self.folder, IMAGES, path.stem).exists():
+                self.write_images(path.stem, read_images(path))
+        for table, key, rows in fresh:
+            self._put(table, key, packed_rows(rows))
+        self._label(list(labels.iter_rows()))
+        return len(fresh)
 
-    def _take(self, path: Path) -> None:
-        """Copy a file of another ledger to its place in this one."""
-        make_folder(self.folder / path.parent.name)
-        write_bytes(self.folder / path.parent.name / path.name, path.read_bytes())
+    def _put(self, table: str, key: str, content: bytes) -> None:
+        """Write a file to its place."""
+        path = place(self.folder, table, key)
+        make_folder(path.parent)
+        write_bytes(path, content)
 
     def read_shard(self, table: str, key: str) -> pl.DataFrame:
         """The rows of one shard, without labels."""
-        path = self._shard(table, key)
+        path = place(self.folder, table, key)
         if path.exists() or key not in (packed := self._packed(table)):
-            return _read(path, TABLES[table])
-        return _read(packed[key], TABLES[table]).filter(pl.col("key") == key)
+            return read_rows(path, TABLES[table])
+        return read_rows(packed[key], TABLES[table]).filter(pl.col("key") == key)
 
     def write_images(self, key: str, images: Tensor) -> None:
         """Store a shard's adversarial images."""
-        images = images.detach().cpu().contiguous()
-        make_folder(self.folder / "images")
-        write_bytes(self._images(key), safetensors.torch.save({"images": images}))
+        self._put(IMAGES, key, packed_images(images))
 
     def read_images(self, key: str) -> Tensor:
-        """A shard's adversarial images."""
-        try:
-            return safetensors.torch.load_file(self._images(key))["images"]
-        except (SafetensorError, OSError, KeyError) as error:
-            raise OutputError(
-                f"{self._images(key)}: missing or damaged. Remove the ledger's folder and run again."
-            ) from error
+        """A shard's adversarial images. Raises OutputError where they are missing or damaged."""
+        return read_images(place(self.folder, IMAGES, key))
 
     def bundle(self, table: str, keys: Iterable[str]) -> Bundle:
         """Shards of a table, with their images where they have some, as bytes to be sent elsewhere."""
-        found = dict[str, bytes]()
+        found: Bundle = {}
         for key in keys:
             # Images first, as when they are made: rows say that a shard is whole.
-            if table == "crafted" and self._images(key).exists():
-                found[f"images/{key}.safetensors"] = self._images(key).read_bytes()
-            found[f"{table}/{key}.parquet"] = parquet(self.read_shard(table, key))
+            if table == "crafted" and (images := place(self.folder, IMAGES, key)).exists():
+                found[IMAGES, key] = images.read_bytes()
+            found[table, key] = packed_rows(self.read_shard(table, key))
         return found
 
     def unpack(self, bundle: Bundle) -> None:
         """Write what a bundle of another ledger holds."""
-        for name, content in bundle.items():
-            path = self.folder / name
-            make_folder(path.parent)
-            write_bytes(path, content)
-
-    def _shard(self, table: str, key: str) -> Path:
-        return self.folder / table / f"{key}.parquet"
-
-    def _images(self, key: str) -> Path:
-        return self.folder / "images" / f"{key}.safetensors"
+        for (table, key), content in bundle.items():
+            self._put(table, key, content)
 
 
-def parquet(rows: pl.DataFrame) -> bytes:
-    """Rows as a Parquet file."""
-    packed = io.BytesIO()
-    rows.write_parquet(packed)
-    return packed.getvalue()
-
-
-@lru_cache(maxsize=64)
-def _keys(path: Path, changed: int) -> frozenset[str]:  # noqa: ARG001
-    """The keys in a file of packed shards, read again when it was `changed`."""
-    try:
-        return frozenset(pl.scan_parquet(path).select(pl.col("key").unique()).collect()["key"].to_list())
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
-
-
-def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
-    """A file's rows."""
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise OutputError(f"{path}: damaged: {str(error).splitlines()[0]}. Remove it and run again.") from error
-    if frame.schema != pl.Schema(schema):
-        raise OutputError(f"{path}: written by another version of odefend (its columns differ). Choose another folder.")
-    return frame
+def _labels(path: Path) -> pl.DataFrame:
+    """What is in a file of labels, whose name is the digest of it."""
+    found = read_rows(path, LABELS)
+    if digest({"labels": found.rows()}) != path.stem:
+        raise OutputError(f"{path}: damaged: its labels are not those that it is named by. Remove it and run again.")
+    return found
 
 
 def listed(values: Tensor) -> list[Any]:
