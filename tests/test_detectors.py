@@ -5,7 +5,9 @@ from copy import copy
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from scipy.stats import betabinom
 from sklearn.metrics import roc_auc_score
 from toys import Linear, pictures, small_ode_net
@@ -42,6 +44,7 @@ from odefend.detectors.flow import FlowLikelihood, simple_net
 from odefend.detectors.vote import _largest_group
 from odefend.errors import CheckpointError, InvalidInput, NotFitted, UnknownName
 from odefend.models import Autoencoder, count_parameters, load_image_model
+from odefend.seal import BLANK, sealed
 
 QUICK = {"tolerance-vote": {"votes": 5}, "noise-drop": {"draws": 3}, "separate-network": {"epochs": 5}}
 OUTLIERS = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -175,6 +178,58 @@ def test_files_of_other_nets_and_damaged_ones_are_refused(oon, res, tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(CheckpointError, match="missing or damaged"):
         load_detector(path, oon)
+
+
+def test_the_smallest_damage_to_a_file_is_seen(oon, clean, tmp_path):
+    """Whichever bit flips, in what was learned, in its calibration or in its settings."""
+    detector = PrincipalComponents(oon).fit(clean)
+    path = save_detector(Calibrated.on(detector, clean, [str(i) for i in range(len(clean))]), tmp_path / "pca")
+    content, generator = path.read_bytes(), np.random.default_rng(0)
+    places = [*range(0, 1200, 24), *generator.integers(0, len(content), 50)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError) as caught:
+            load_detector(path, oon)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("learned.mean", torch.zeros(3)),
+        ("learned.size", torch.tensor([1, 10**6, 10**6])),
+        ("learned.size", None),
+        ("calibration.low", torch.zeros(2)),
+        ("calibration.scores", None),
+        ("name", "../elsewhere/net"),
+        ("solved", '{"tolerance": 3}'),
+        ("settings", "[1]"),
+        ("beside", '{"flow": 3}'),
+        ("detector", None),
+        ("more", "1"),
+    ],
+)
+def test_a_forged_file_is_refused(what, value, oon, clean, tmp_path):
+    """One with a right checksum, and wrong values."""
+    detector = PrincipalComponents(oon).fit(clean)
+    path = save_detector(Calibrated.on(detector, clean, [str(i) for i in range(len(clean))]), tmp_path / "pca")
+    with safe_open(path, "pt") as file:
+        about, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    (tensors if "." in what else about)[what] = value
+    about["odefend"] = BLANK
+    path.write_bytes(
+        sealed(
+            safetensors.torch.save(
+                {name: tensor for name, tensor in tensors.items() if tensor is not None},
+                metadata={name: text for name, text in about.items() if text is not None},
+            )
+        )
+    )
+    with pytest.raises(CheckpointError) as caught:
+        load_detector(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,13 @@ class Kind:
     low: Tensor
     high: Tensor
 
+    def __post_init__(self) -> None:
+        ranges = torch.cat([self.low, self.high])
+        if len(self.size) != 3 or ranges.shape != (2 * len(STATISTICS),) or not bool(torch.isfinite(ranges).all()):
+            raise InvalidInput(
+                f"size, low, high: expected 3 numbers in each, got {self.size}, {tuple(self.low.shape)}, {tuple(self.high.shape)}."
+            )
+
     @classmethod
     def of(cls, images: Images, slack: float = 0.25) -> "Kind":
         """The kind of these images; each range is widened by a share `slack` of itself on either side."""

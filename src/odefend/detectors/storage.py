@@ -1,12 +1,14 @@
 """Detectors in files: what they learned and how they were calibrated, as safetensors. Nothing is ever unpickled."""
 
 import json
+import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
-from pydantic import TypeAdapter, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,14 +17,32 @@ from odefend.detectors.calibrate import Calibrated
 from odefend.detectors.families import DETECTORS
 from odefend.errors import CheckpointError, InvalidInput, unknown
 from odefend.files import write_bytes
-from odefend.models import Classifier, ODENet, load, weights_digest
+from odefend.models import Classifier, ODENet, cards, load, weights_digest
 from odefend.models.settings import pair
+from odefend.seal import BLANK, is_intact, sealed
 
-FORMAT = "2"
+FORMAT = "3"
+LARGEST = 1 << 22
+"""Numbers in an image that a detector is asked about to see whether what it learned fits it."""
+
 DECISIVE = ("tolerance", "method", "step", "end", "coupling", "max_steps", "t1")
 """The solver's settings that decide a solution; the others decide how it is differentiated."""
 
 OF_CALIBRATION, OF_DETECTOR = "calibration.", "learned."
+
+
+class About(BaseModel):
+    """What a detector's file says beside its tensors."""
+
+    model_config = ConfigDict(extra="forbid")
+    odefend: str  # the checksum of the file
+    format: Literal["3"]
+    detector: str
+    settings: Json[dict[str, Any]]
+    net: str
+    solved: Json[dict[str, Any]]
+    name: str
+    beside: Json[dict[str, str]]
 
 
 def named_detector(name: str, net: Classifier, settings: dict[str, Any] | None = None) -> Detector:
@@ -86,6 +106,7 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
     if isinstance(detector, Calibrated):
         tensors |= {OF_CALIBRATION + name: value.cpu().contiguous() for name, value in detector.state().items()}
     about = {
+        "odefend": BLANK,
         "format": FORMAT,
         "detector": names[0],
         "settings": json.dumps(settings_of(bare)),
@@ -95,7 +116,7 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
         "beside": json.dumps(_digests(bare)),
     }
     path = _file(path)
-    write_bytes(path, safetensors.torch.save(tensors, metadata=about))
+    write_bytes(path, sealed(safetensors.torch.save(tensors, metadata=about)))
     return path
 
 
@@ -106,23 +127,61 @@ def load_detector(path: Path, net: Classifier | str | None = None) -> Detector |
     Raises CheckpointError for a file that is missing, damaged or of another net.
     """
     path = _file(path)
+    about, tensors = _read(path)
+    if net is None and about.name not in cards():
+        raise CheckpointError(f"{path}: was fitted beside a net that is none of the zoo. Say which it is.")
+    beside = net if isinstance(net, Classifier) else load(net or about.name)
+    if about.net != weights_digest(beside):
+        raise CheckpointError(f"{path}: expected the net it was fitted beside, got one of other weights.")
+    try:
+        net = beside if beside is net else _solved_so(beside, about.solved)
+        _check_solved(path, net, about.solved)
+        detector = named_detector(about.detector, net, about.settings)
+        if about.beside != (now := _digests(detector)):
+            raise CheckpointError(
+                f"{path}: expected models of images with the digests {about.beside} beside it, found {now}."
+            )
+        detector.learned = _part(tensors, OF_DETECTOR) or None
+        _check_learned(detector)
+        calibration = _part(tensors, OF_CALIBRATION)
+        return Calibrated.restored(detector, calibration) if calibration else detector
+    except CheckpointError:
+        raise
+    except Exception as error:  # a forged file raises whatever its first wrong value happens to mean
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: not what `save_detector` wrote ({reason}). Fit the detector again.") from error
+
+
+def _read(path: Path) -> tuple[About, dict[str, Tensor]]:
+    """What is in a file that is as it was written."""
     try:
         with safe_open(path, "pt") as file:
             about = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: missing or damaged: {error}. Fit the detector again.") from error
-    if about.get("format") != FORMAT or about.get("detector") not in DETECTORS:
-        raise CheckpointError(f"{path}: not a detector of this odefend. Name a file that `save_detector` wrote.")
-    then = json.loads(about["solved"])
-    if not isinstance(net, Classifier):
-        if not (net or about["name"]):
-            raise CheckpointError(f"{path}: does not know the name of its net. Say which it is.")
-        net = load(net or about["name"])
-        if isinstance(net, ODENet) and then:
-            net = net.at(**then | {"tolerance": tuple(then["tolerance"])})
-    if about["net"] != weights_digest(net):
-        raise CheckpointError(f"{path}: expected the net it was fitted beside, got one of other weights.")
+            if about.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path}: not a detector of this odefend. Name a file that it wrote, or fit the detector again."
+                )
+            if not is_intact(path):
+                raise CheckpointError(
+                    f"{path}: its SHA-256 is not the one it was written with; the file is damaged or was changed. Restore it, or "
+                    "fit the detector again."
+                )
+            return About(**about), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValidationError) as error:
+        first = (
+            error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error).splitlines()[0]}
+        )
+        reason = ": ".join(map(str, (*first["loc"], first["msg"])))
+        raise CheckpointError(f"{path}: missing or damaged: {reason}. Fit the detector again.") from error
+
+
+def _solved_so(net: Classifier, then: dict[str, Any]) -> Classifier:
+    """The net, solved as a file says."""
+    return net.at(**then | {"tolerance": tuple(then["tolerance"])}) if isinstance(net, ODENet) and then else net
+
+
+def _check_solved(path: Path, net: Classifier, then: dict[str, Any]) -> None:
+    """Raise CheckpointError unless a net is solved as it was then."""
     if then != (now := _solved(net)):
         other = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
         raise CheckpointError(
@@ -130,12 +189,18 @@ def load_detector(path: Path, net: Classifier | str | None = None) -> Detector |
             + ", ".join(f"{name} {now.get(name)} instead of {then.get(name)}" for name in other)
             + "."
         )
-    detector = named_detector(about["detector"], net, json.loads(about["settings"]))
-    if (then := json.loads(about["beside"])) != (now := _digests(detector)):
-        raise CheckpointError(f"{path}: expected models of images with the digests {then} beside it, found {now}.")
-    detector.learned = _part(tensors, OF_DETECTOR) or None
-    calibration = _part(tensors, OF_CALIBRATION)
-    return Calibrated.restored(detector, calibration) if calibration else detector
+
+
+def _check_learned(detector: Detector) -> None:
+    """Raise unless what a detector learned serves it: it is asked about a blank image."""
+    if detector.learned is None:
+        return
+    size = [int(side) for side in detector.learned["size"]]
+    if len(size) != 3 or min(size) < 1 or math.prod(size) > LARGEST:
+        raise ValueError(f"it learned from images of the size {size}")
+    weights = next(detector.net.parameters(), torch.zeros(()))
+    with torch.no_grad():
+        detector.score(weights.new_zeros(1, *size), ["blank"])
 
 
 def _solved(net: Classifier) -> dict[str, Any]:
