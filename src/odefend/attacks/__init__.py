@@ -18,6 +18,7 @@ from odefend.attacks.losses import LOSSES as LOSSES
 from odefend.attacks.presets import ATTACKS as ATTACKS
 from odefend.attacks.presets import PRESETS as PRESETS
 from odefend.attacks.presets import Preset as Preset
+from odefend.attacks.presets import Radius as Radius
 from odefend.attacks.presets import named_attack as named_attack
 from odefend.attacks.push import Pushed as Pushed
 from odefend.attacks.setup_check import check_setup as check_setup

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, final, get_args
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from odefend.attacks.guard import Guard
 from odefend.attacks.problem import Problem, SearchPrecision
 from odefend.errors import InvalidInput, unknown
-from odefend.models import Classifier, check_images
-from odefend.norms import LINF, Norm, added
+from odefend.models import Classifier, check_evaluating, check_ids, check_images, checked_labels
+from odefend.norms import LINF, RMS, Norm, added
 from odefend.progress import Progress, Silent
 from odefend.rng import content_ids
 from odefend.tensors import Counts, Images, Index, Mask, PerImage
@@ -110,10 +111,16 @@ class Attack(ABC):
         `guard` an image succeeds only where that detector accepts it as well. Random draws depend on `seed` and the images'
         `ids` (default: their content) only.
 
-        Raises InvalidInput for images outside [0, 1], labels that do not fit (with a target: images of that class), or a net
-        in training mode.
+        Raises InvalidInput for images that `Classifier.predict` refuses, labels that do not fit (with a target: images of that
+        class), ids that are not different strings, or a net in training mode.
         """
-        _check(classifier, source, images, labels, ids)
+        check_images(images, classifier.in_channels)
+        images, labels = images.detach(), checked_labels(labels, len(images), classifier.classes)
+        check_evaluating(classifier, *([source] if source else []))
+        if ids is not None:
+            check_ids(ids, len(images))
+            if len(set(ids)) != len(ids):
+                raise InvalidInput(f"ids: expected {len(ids)} different ones, got {len(set(ids))}.")
         _check_target(self.target, classifier, labels)
         if self.search_precision not in get_args(SearchPrecision):
             raise unknown("search precision", self.search_precision, get_args(SearchPrecision))
@@ -191,7 +198,7 @@ class BallAttack(Attack):
     norm: Norm = LINF
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        check_epsilon(self.epsilon, self.norm.name)
 
     @property
     def norm_name(self) -> str:
@@ -203,24 +210,6 @@ class BallAttack(Attack):
 
     def measure(self, delta: Images) -> PerImage:
         return self.norm.size(delta)
-
-
-def _check(
-    classifier: Classifier, source: Classifier | None, images: Tensor, labels: Tensor, ids: Sequence[str] | None
-) -> None:
-    check_images(images, classifier.in_channels)
-    if len(labels) != len(images) or labels.is_floating_point():
-        raise InvalidInput(f"labels: expected {len(images)} class indices, got {len(labels)} of {labels.dtype}.")
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classifier.classes:
-        raise InvalidInput(
-            f"labels: expected values in 0..{classifier.classes - 1}, got {int(labels.min())} to {int(labels.max())}."
-        )
-    if ids is not None and len(set(ids)) != len(images):
-        raise InvalidInput(f"ids: expected {len(images)} different ones, got {len(set(ids))}.")
-    for net in (classifier, source):
-        # Views share their parts, so the top module's own flag does not tell.
-        if net is not None and any(module.training for module in net.modules()):
-            raise InvalidInput("the net is in training mode, in which dropout makes it random. Call net.eval() first.")
 
 
 def _check_target(target: int | None, classifier: Classifier, labels: Tensor) -> None:
@@ -242,7 +231,12 @@ def check_positive(**values: float) -> None:
             raise InvalidInput(f"{name}: expected a positive number, got {value}.")
 
 
-def check_epsilon(epsilon: float) -> None:
-    """Raise InvalidInput unless a radius is a number >= 0."""
-    if not epsilon >= 0:
-        raise InvalidInput(f"epsilon: expected a number >= 0, got {epsilon}.")
+def check_epsilon(epsilon: float, norm: str) -> None:
+    """Raise InvalidInput unless a radius is a number >= 0, and at most 1 where no image is farther from another."""
+    if not isinstance(epsilon, Real) or not epsilon >= 0:
+        raise InvalidInput(f"epsilon: expected a number >= 0, got {epsilon!r}.")
+    if norm in (LINF.name, RMS.name) and epsilon > 1:
+        raise InvalidInput(
+            f"epsilon: expected at most 1 in {norm}, since pixels are in [0, 1], got {epsilon:g}. A radius of {epsilon:g} on the "
+            f"scale of 0..255 is {epsilon:g}/255."
+        )

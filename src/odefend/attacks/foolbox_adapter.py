@@ -38,12 +38,12 @@ class FoolboxAttack(Attack):
     epsilon: float | None = None
 
     def __post_init__(self) -> None:
-        if self.epsilon is not None:
-            check_epsilon(self.epsilon)
         attack, fixed = self._made(), library("foolbox.attacks.base").FixedEpsilonAttack
         if isinstance(attack, fixed) != (self.epsilon is not None):
             wanted = "an epsilon" if isinstance(attack, fixed) else "no epsilon"
             raise InvalidInput(f"epsilon: expected {wanted} for Foolbox's {self.attack}, got {self.epsilon}.")
+        if self.epsilon is not None:
+            check_epsilon(self.epsilon, self.norm_name)
 
     @property
     def name(self) -> str:

@@ -1,10 +1,11 @@
 """Settings of attacks by name, each with the reason for it, and attacks made from names and settings."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from odefend.attacks.autoattack_adapter import AutoAttack
 from odefend.attacks.availability import Availability
@@ -115,6 +116,16 @@ def named_attack(name: str, settings: Mapping[str, Any] | None = None) -> Attack
         raise InvalidInput(f"attack: expected settings for {name}, missing {missing}.") from error
 
 
+def _quotient(value: Any) -> Any:
+    """A quotient of two numbers as people write radii, such as "8/255", as a number; anything else as it is."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*/\s*(\d+)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) / float(found[2]) if found and float(found[2]) else value
+
+
+Radius = Annotated[float, BeforeValidator(_quotient), Field(ge=0)]
+"""A radius in a file: a number, or a quotient such as "8/255"."""
+
+
 def _value(kind: type[Attack], key: str, value: Any) -> Any:
     known: dict[str, Any] = {field.name: field.type for field in fields(kind)}
     if key not in known:
@@ -124,6 +135,6 @@ def _value(kind: type[Attack], key: str, value: Any) -> Any:
             raise unknown("norm", value, NORMS)
         return NORMS[value]
     try:
-        return TypeAdapter(known[key]).validate_python(value)
+        return TypeAdapter(known[key]).validate_python(_quotient(value))
     except ValidationError as error:
         raise InvalidInput(f"{key}: {error.errors()[0]['msg'].lower()}; got {value!r}.") from error

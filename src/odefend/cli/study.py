@@ -76,7 +76,9 @@ STUDIES = {
 def run_study(name: str, out: Path, images: int | None, workers: int | None, quiet: bool, as_json: bool) -> None:
     """The tables of a study, from what is in its folder and what is still to be done."""
     if name in DECLARED:
-        run_experiment(DECLARED[name](**({} if images is None else {"images": images})), out, workers, quiet, None, as_json)
+        run_experiment(
+            DECLARED[name](**({} if images is None else {"images": images})), out, workers, quiet, None, as_json
+        )
         return
     if name not in STUDIES:
         raise unknown("study", name, [*DECLARED, *STUDIES])

@@ -17,7 +17,7 @@ def run_tune(
     defense: str,
     attack: str,
     response: str,
-    epsilon: float | None,
+    epsilon: str | None,
     loss: float,
     images: int,
     out: Path,
@@ -52,7 +52,7 @@ def run_tune(
     terminal.print(f"\nOperating point with its evidence: {path}", highlight=False, soft_wrap=True)
 
 
-def _attack(name: str, epsilon: float | None) -> Attack:
+def _attack(name: str, epsilon: str | None) -> Attack:
     """An attack by its name, in a ball of that radius if it is one in a ball."""
     kind = ATTACKS.get(name) or (type(PRESETS[name].attack) if name in PRESETS else None)
     in_ball = kind is not None and "epsilon" in {field.name for field in fields(kind)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odefend.errors import InvalidInput, NotFitted
-from odefend.models import ImageModel, Prediction, check_images
+from odefend.models import ImageModel, Prediction, check_evaluating, check_ids, check_images
 from odefend.tensors import Images, OtherImages, PerImage
 
 Fitted = TypeVar("Fitted", bound="Detector")
@@ -42,6 +42,7 @@ class Detector(ABC):
         """
         if not self.learns:
             return self
+        self._check_nets()
         check_images(clean, self.net.in_channels)
         if self.supervised and (attacked is None or not len(attacked)):
             raise InvalidInput(f"{type(self).__name__}: expected attacked images to learn from too, got none.")
@@ -60,11 +61,11 @@ class Detector(ABC):
         attacker who knows the detector can be tried: see `odefend.attacks.Guard`. Call it under `torch.no_grad()` otherwise.
 
         Raises NotFitted where something has to be learned first, and InvalidInput for images of another size or number of
-        channels than it was learned from.
+        channels than it was learned from, ids that are not strings, and nets in training mode.
         """
+        self._check_nets()
         check_images(images, self.net.in_channels)
-        if len(ids) != len(images):
-            raise InvalidInput(f"ids: expected one for each of {len(images)} images, got {len(ids)}.")
+        check_ids(ids, len(images))
         if self.learns:
             if self.learned is None:
                 raise NotFitted(f"{type(self).__name__} has learned nothing yet. Call fit(clean images) first.")
@@ -73,6 +74,9 @@ class Detector(ABC):
                 raise InvalidInput(f"images: expected {size} as {type(self).__name__} learned, got {_size(images)}.")
         score = self.suspicion(images, ids)
         return torch.where(torch.isfinite(score), score, MOST)
+
+    def _check_nets(self) -> None:
+        check_evaluating(*(net for net in (self.net, *self.beside.values()) if isinstance(net, torch.nn.Module)))
 
     @abstractmethod
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from odefend.attacks import Attack, named_attack
+from odefend.attacks import Attack, Radius, named_attack
 from odefend.defenses import LogUniform
 
 Count = Annotated[int, Field(ge=1)]
@@ -39,7 +39,7 @@ class Trial(_Part):
     name: str = Field(min_length=1, description="what tables call it")
     attack: str = Field(description="an attack or a preset: see `odefend attacks`")
     settings: dict[str, Any] = Field(default={}, description="of the attack, such as steps")
-    epsilon: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+    epsilon: tuple[Radius, ...] = Field(
         default=(), description="radii, for an attack in a ball; more than one make a curve"
     )
     at: tuple[Tolerance, ...] = Field(default=(), description="tolerances attacked; default: the evaluation's")
@@ -92,7 +92,7 @@ class Published(_Part):
     source: str = Field(min_length=1, description="where they stand")
     trial: str = Field(description="the trial that they are beside")
     control: bool = Field(default=False, description="about the control; then there is one number and no tolerance")
-    epsilon: float | None = Field(default=None, description="the radius, for an attack in a ball")
+    epsilon: Radius | None = Field(default=None, description="the radius, for an attack in a ball")
     at: tuple[Tolerance, ...] = Field(default=(), description="the tolerances attacked, one for each number")
     success: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         min_length=1, description="shares of images broken"
@@ -126,7 +126,7 @@ class Evaluation(_Part):
     scales: tuple[Annotated[float, Field(ge=1)], ...] = Field(
         default=(1.0, 1.02, 1.05, 1.1, 1.25, 1.5), description="adversarial perturbations are multiplied by"
     )
-    epsilon: float | None = Field(default=None, description="the radius that sentences are about")
+    epsilon: Radius | None = Field(default=None, description="the radius that sentences are about")
     trials: tuple[Trial, ...] = Field(min_length=1)
     noise: Noise | Literal[False] = Field(default=Noise(), description="false: none")
     vote: Vote | None = None

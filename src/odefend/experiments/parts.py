@@ -59,7 +59,9 @@ class ModelPart(Solver):
 
     net: str = Field(description="a name of the zoo, a checkpoint, or file.py:callable")
     options: Mapping[str, Any] = Field(default={}, description="arguments of the callable")
-    data: str = Field(default="test", description="that it is attacked and judged on, unless an attack or measure says otherwise")
+    data: str = Field(
+        default="test", description="that it is attacked and judged on, unless an attack or measure says otherwise"
+    )
     defense: OneOrMore[Mapping[str, Any] | Reference] = Field(
         default=(), description="its name with its settings, as in { name = 'input-noise', sigma = 0.1 }"
     )

@@ -21,7 +21,10 @@ from odefend.models.checkpoint import save as save
 from odefend.models.checkpoint import weights_digest as weights_digest
 from odefend.models.classifier import Classifier as Classifier
 from odefend.models.classifier import Prediction as Prediction
+from odefend.models.classifier import check_evaluating as check_evaluating
+from odefend.models.classifier import check_ids as check_ids
 from odefend.models.classifier import check_images as check_images
+from odefend.models.classifier import checked_labels as checked_labels
 from odefend.models.classifier import join as join
 from odefend.models.families import IMAGE_MODELS as IMAGE_MODELS
 from odefend.models.families import MODELS as MODELS

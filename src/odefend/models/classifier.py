@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,9 +86,20 @@ class Classifier(nn.Module, ABC):
         """The prediction for images that have been checked; differentiable."""
 
     def predict(self, images: Tensor) -> Prediction:
-        """The prediction for each image. Raises InvalidInput for images of the wrong shape, type or range."""
+        """The prediction for each image. Raises InvalidInput for images of the wrong shape, type, precision or range."""
         check_images(images, self.in_channels)
+        self._check_precision(images.dtype)
         return self.classify(images).checked()
+
+    def _check_precision(self, given: torch.dtype) -> None:
+        """Raise InvalidInput for images in single precision where all weights are in double, or the other way round."""
+        of_weights = {weight.dtype for weight in self.parameters()} & {torch.float32, torch.float64}
+        if len(of_weights) == 1 and given not in of_weights:
+            (wanted,) = of_weights
+            raise InvalidInput(
+                f"images: expected {wanted} as the net's weights are, got {given}. Convert them, images.to({wanted}), or the "
+                f"net, net.to({given})."
+            )
 
     def forward(self, images: Tensor) -> Logits:
         """The logits of `predict`."""
@@ -99,9 +111,13 @@ class Classifier(nn.Module, ABC):
         return self
 
 
-def check_images(images: Tensor, in_channels: int, size: int | None = None) -> None:
+def check_images(images: Any, in_channels: int, size: int | None = None) -> None:
     """Raise InvalidInput unless these are floating-point images (N, in_channels, H, W) with values in [0, 1], and H and W are
     `size` where that is given."""
+    if not isinstance(images, Tensor):
+        raise InvalidInput(
+            f"images: expected a torch.Tensor, got {type(images).__name__}. Use torch.as_tensor(images)."
+        )
     if images.ndim != 4 or images.shape[1] != in_channels:
         raise InvalidInput(
             f"images: expected shape (N, {in_channels}, height, width), got {tuple(images.shape)}. "
@@ -111,6 +127,8 @@ def check_images(images: Tensor, in_channels: int, size: int | None = None) -> N
         raise InvalidInput(f"images: expected {size} x {size} pixels, got {images.shape[2]} x {images.shape[3]}.")
     if not images.is_floating_point():
         raise InvalidInput(f"images: expected floating-point values in [0, 1], got {images.dtype}. Try images / 255.")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise InvalidInput(f"images: expected torch.float32 or torch.float64, got {images.dtype}. Use images.float().")
     if images.numel():
         low, high = (bound.item() for bound in images.detach().aminmax())
         # Written so that NaN, of which every comparison is false, is refused as well.
@@ -119,6 +137,42 @@ def check_images(images: Tensor, in_channels: int, size: int | None = None) -> N
                 f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}. Normalization belongs inside the "
                 "classifier; pictures in 0..255 must be divided by 255."
             )
+
+
+def checked_labels(labels: Any, count: int, classes: int) -> Labels:
+    """Labels as int64; raises InvalidInput unless they are a tensor (count,) of integers in 0..classes - 1."""
+    if not isinstance(labels, Tensor):
+        raise InvalidInput(
+            f"labels: expected a torch.Tensor, got {type(labels).__name__}. Use torch.as_tensor(labels)."
+        )
+    if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InvalidInput(
+            f"labels: expected {count} class indices, integers of shape ({count},), got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}. One-hot labels become indices by labels.argmax(1), others by labels.flatten().long()."
+        )
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InvalidInput(
+            f"labels: expected values in 0..{classes - 1}, got {int(labels.min())} to {int(labels.max())}."
+        )
+    return labels.long()
+
+
+def check_ids(ids: Sequence[str], count: int) -> None:
+    """Raise InvalidInput unless there are `count` strings."""
+    for name in ids:
+        if not isinstance(name, str):
+            raise InvalidInput(f"ids: expected strings, got {type(name).__name__}. Use [str(one) for one in ids].")
+    if len(ids) != count:
+        raise InvalidInput(f"ids: expected one for each of {count} images, got {len(ids)}.")
+
+
+def check_evaluating(*nets: nn.Module) -> None:
+    """Raise InvalidInput for a net in training mode, whose answers are random under dropout and depend on their neighbours
+    under batch norm."""
+    for net in nets:
+        # Views share their parts, so the top module's own flag does not tell.
+        if any(module.training for module in net.modules()):
+            raise InvalidInput("the net is in training mode, in which dropout makes it random. Call net.eval() first.")
 
 
 def no_work(logits: Logits) -> Prediction:

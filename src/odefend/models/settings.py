@@ -1,6 +1,7 @@
 """How an ODE net is solved: the settings that a view of the net differs in."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -52,7 +53,10 @@ class SolverSettings:
         for tolerance in (self.tolerance, self.adjoint_tolerance):
             for value in () if tolerance is None else pair(tolerance):
                 if not _positive(value):
-                    raise InvalidInput(f"tolerance: expected positive finite numbers, got {tolerance}. Try 1e-3.")
+                    raise InvalidInput(
+                        f"tolerance: expected positive finite numbers, got {tolerance!r}. Try 1e-3, a pair (rtol, atol), or a "
+                        "tensor of one for each image."
+                    )
 
     def at(self, **settings: Any) -> "SolverSettings":
         """These settings with some of them changed; another method takes no step size from the old one."""
@@ -72,7 +76,9 @@ class SolverSettings:
 
 
 def _positive(value: float | Tensor) -> bool:
-    """Whether all numbers are positive and finite."""
+    """Whether it is a number or several in a tensor, all of them positive and finite."""
+    if not isinstance(value, Real | Tensor):
+        return False
     value = torch.as_tensor(value, dtype=torch.float64)
     return bool(((value > 0) & torch.isfinite(value)).all())
 

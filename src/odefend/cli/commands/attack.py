@@ -13,7 +13,7 @@ def attack(
     name: Annotated[str, typer.Option("--attack", help="An attack or a preset: see `odefend attacks`.")] = "fast",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the attack, as in epsilon=0.1 or norm=l2; repeatable."),
+        typer.Option("--set", help="A setting of the attack, as in epsilon=8/255 or norm=l2; repeatable."),
     ] = None,
     push: Annotated[
         float | None, typer.Option(min=0.01, help="Push what is found on by this factor, such as 1.1.")

@@ -87,7 +87,7 @@ def tune(
     attack: Annotated[str, typer.Option(help="What it is to win images back from: an attack or a preset.")] = "fast",
     response: Annotated[str, typer.Option(help="The attack of one who knows the defense.")] = "fast",
     epsilon: Annotated[
-        float | None, typer.Option(min=0.0, help="Radius of attack and response, where they are in a ball.")
+        str | None, typer.Option(help="Radius of attack and response, where they are in a ball, such as 0.1 or 8/255.")
     ] = None,
     images: Annotated[
         int, typer.Option(min=8, help="Validation images; half are attacked, a quarter by one who knows.")
