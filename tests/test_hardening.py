@@ -266,6 +266,7 @@ def test_withstood_is_what_is_right_accepted_and_not_got_past():
                 "image": images,
                 "success": [way == "small steps", False, False, False, False],
                 "initially_wrong": [False] * 4 + [True],
+                "status": 0,
             }
         )
         for way in hardened.attacks_past_refusal(SMOKE, 0.1)

@@ -263,6 +263,7 @@ def crafted(stands, trial="PGD", at=1e-3, wrong=None):
             "rtol": at,
             "success": [not one for one in stands],
             "initially_wrong": wrong or [False] * n,
+            "status": 0,
         }
     )
 

@@ -7,7 +7,7 @@ import polars as pl
 from scipy.stats import binomtest
 
 from odefend import intervals
-from odefend.evaluation.robustness import attacked
+from odefend.evaluation.robustness import attacked, lost
 from odefend.intervals import Interval
 
 
@@ -25,12 +25,13 @@ class Comparison:
 
 def compare(first: tuple[pl.DataFrame, pl.DataFrame], second: tuple[pl.DataFrame, pl.DataFrame]) -> list[Comparison]:
     """(crafted, judged) of two evaluations, each of one net: clean accuracy at each tolerance, and the share of images that
-    withstand each attack, where both have them. Only images that both judged, and that both nets had right, count."""
+    withstand each attack, where both have them. Only images that both judged, and that both nets had right, count; what a solver
+    gave up does not withstand."""
     found = [
         _paired(f"clean accuracy{_at(at)}", one, other, "correct")
         for at, one, other in _common(_clean(first[1]), _clean(second[1]), ["rtol"])
     ]
-    made = [attacked(side[0]).with_columns(stands=~pl.col("success")) for side in (first, second)]
+    made = [attacked(side[0]).with_columns(stands=~lost()) for side in (first, second)]
     keys = ["trial", "epsilon", "rtol", "attack", "norm", "settings"]
     found += [
         _paired(f"withstands {name}{'' if radius is None else f', radius {radius:g}'}{_at(at)}", one, other, "stands")

@@ -14,7 +14,7 @@ from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation import detection
 from odefend.evaluation.ledger import Ledger
 from odefend.evaluation.plan import Plan, matched_noise, vote_noise, work
-from odefend.evaluation.robustness import attacked
+from odefend.evaluation.robustness import attacked, lost
 from odefend.evaluation.runner import Runner
 from odefend.evaluation.spec import Evaluation
 from odefend.evaluation.unit import Unit
@@ -178,9 +178,9 @@ class _SoFar:
             )
             rows = rows.filter(pl.col("norm") == self.norm)
             each = rows.filter(pl.col("rtol").is_null() | (pl.col("rtol") == self.evaluation.tolerance))
-            each = each.group_by("image").agg(pl.col("success").any())
+            each = each.group_by("image").agg(lost().any().alias("lost"))
             if each.height:
-                standing = rate(int((~each["success"]).sum()), each.height).percent
+                standing = rate(int((~each["lost"]).sum()), each.height).percent
                 self.said = f"so far {standing} withstand radius {self.evaluation.epsilon:g}"
         return self.said
 

@@ -62,14 +62,23 @@ def matrix_cells(
 
 def worst_case(crafted: pl.DataFrame, judged: pl.DataFrame, net: str, test: float | None, epsilon: float) -> Interval:
     """Share of the images that the net has right at the tested tolerance (None: it has none) and that no attack of radius
-    `epsilon` breaks there: none made at another tolerance, and none of those made at this one, by whatever gradients."""
+    `epsilon` breaks there: none made at another tolerance, and none of those made at this one, by whatever gradients. Where it
+    gives no answer, the image is lost as well."""
     made = crafted.filter((pl.col("net") == net) & (pl.col("epsilon") == epsilon))
     here = made.filter(pl.col("rtol").eq_missing(test))
     right = here.filter(~pl.col("initially_wrong")).select("image").unique()
-    crossed = matrix_rows(made, judged).filter(pl.col("rtol").eq_missing(test)).select("image", broken=fooled())
-    own = here.select("image", broken="success")
+    crossed = (
+        matrix_rows(made, judged).filter(pl.col("rtol").eq_missing(test)).select("image", broken=~pl.col("correct"))
+    )
+    own = here.select("image", broken=lost())
     each = pl.concat([crossed, own]).join(right, on="image").group_by("image").agg(pl.col("broken").any())
     return intervals.rate(int((~each["broken"]).sum()), each.height)
+
+
+def lost() -> pl.Expr:
+    """Of crafted rows: the attacked image is not answered rightly any more, whether the net is fooled or, in a ball, its solver
+    fails. Abstention is lost accuracy, though no success of the attack."""
+    return pl.col("success") | ((pl.col("status") != 0) & pl.col("epsilon").is_not_null())
 
 
 def fooled() -> pl.Expr:

@@ -133,35 +133,45 @@ def _hits(rows: Rows, column: str) -> pl.DataFrame:
 def broken(rows: Rows) -> pl.DataFrame:
     """For each image that the model had right, whether an attack broke it: by the attacked model's own answer, or before the models
     that judged it; of random ones, the share of draws fooled by the worst attack (see `worst_draws`)."""
-    own = attacked(rows.crafted).group_by("image").agg(value=pl.col("success").cast(pl.Float64).max())
-    judged = _adversarial(rows).filter(~pl.col("initially_wrong"))
-    return worst_draws(judged) if judged.height else own
+    return _worst(rows, pl.col("success"), fooled())
 
 
-def worst_draws(judged: pl.DataFrame) -> pl.DataFrame:
-    """For each image the share of draws in which the worst attack fools the model. Which is the worst is told by one half of the
-    draws, and how often it fools the model by the other: draws that choose cannot judge."""
+def lost(rows: Rows) -> pl.DataFrame:
+    """Like `broken`, where an answer that was given up counts as well: abstention is lost accuracy, though no attack's success."""
+    given_up = (pl.col("status") != 0) & pl.col("epsilon").is_not_null()
+    return _worst(rows, pl.col("success") | given_up, ~pl.col("correct"))
+
+
+def _worst(rows: Rows, own: pl.Expr, judged: pl.Expr) -> pl.DataFrame:
+    shown = _adversarial(rows).filter(~pl.col("initially_wrong"))
+    if shown.height:
+        return worst_draws(shown, judged)
+    return attacked(rows.crafted).group_by("image").agg(value=own.cast(pl.Float64).max())
+
+
+def worst_draws(judged: pl.DataFrame, hit: pl.Expr) -> pl.DataFrame:
+    """For each image the share of draws in which the worst attack hits the model. Which is the worst is told by one half of the
+    draws, and how often it hits the model by the other: draws that choose cannot judge."""
     by = ["image", "crafted", "scale"]
     choosing = pl.col("draw") % 2 == 1
     if judged["draw"].n_unique() < 2:
-        return (
-            judged.group_by(by).agg(value=fooled().cast(pl.Float64).mean()).group_by("image").agg(pl.col("value").max())
-        )
-    chosen = judged.filter(choosing).group_by(by).agg(fooled=fooled().cast(pl.Float64).mean())
-    chosen = chosen.sort("fooled", *by, descending=[True, False, False, False]).unique(
+        return judged.group_by(by).agg(value=hit.cast(pl.Float64).mean()).group_by("image").agg(pl.col("value").max())
+    chosen = judged.filter(choosing).group_by(by).agg(hit=hit.cast(pl.Float64).mean())
+    chosen = chosen.sort("hit", *by, descending=[True, False, False, False]).unique(
         "image", keep="first", maintain_order=True
     )
     shown = judged.filter(~choosing).join(chosen.select(by), on=by, how="semi")
-    return _mean(shown, fooled())
+    return _mean(shown, hit)
 
 
 def robust(rows: Rows) -> pl.DataFrame:
     """For each image whether it is answered rightly when clean, and no attack of the cell changes that. An answer that was given up
     is not a right one."""
     right = _mean(_clean(rows), pl.col("correct"))
-    lost = broken(rows).rename({"value": "lost"})
     missing = attacked_or_wrong(rows)
-    each = right.join(missing, on="image", how="semi").join(lost, on="image", how="left")
+    each = right.join(missing, on="image", how="semi").join(
+        lost(rows).rename({"value": "lost"}), on="image", how="left"
+    )
     return each.select("image", value=pl.min_horizontal("value", 1 - pl.col("lost").fill_null(1 - pl.col("value"))))
 
 

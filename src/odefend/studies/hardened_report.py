@@ -10,7 +10,7 @@ from scipy.stats import norm
 from odefend.attacks import AutoAttack
 from odefend.evaluation import Ledger
 from odefend.evaluation.detection import threshold
-from odefend.evaluation.robustness import accuracy
+from odefend.evaluation.robustness import accuracy, lost
 from odefend.intervals import Interval, mean, median, rate
 from odefend.report import Table
 from odefend.studies.hardened import ALARMS, Setup, Smoothed, attacks_past_refusal, refusal, tried
@@ -34,11 +34,12 @@ class Rows:
         return cls(*(ledger.read(table, name) for table in ("crafted", "judged", "scored", "certified")))
 
     def stands(self, net: str, epsilon: float, experiments: tuple[str, ...]) -> pl.DataFrame:
-        """For each image that these attacks were tried on, whether it is right and none of them broke it."""
+        """For each image that these attacks were tried on, whether it is right and none of them broke it, or made the solver
+        fail: abstention is lost accuracy."""
         rows = self.crafted.filter(
             (pl.col("net") == net) & (pl.col("epsilon") == epsilon) & pl.col("experiment").is_in(experiments)
         )
-        broken = pl.col("success") | pl.col("initially_wrong")
+        broken = lost() | pl.col("initially_wrong")
         return rows.group_by("image").agg(stands=~broken.any()).sort("image")
 
     def worst(self, net: str, epsilon: float, setup: Setup) -> pl.DataFrame:

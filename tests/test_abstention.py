@@ -1,0 +1,76 @@
+"""An answer that a solver gave up is no attack's success, and lost accuracy: in every number that tells what withstands."""
+
+import polars as pl
+import pytest
+
+from odefend.evaluation.compare import compare
+from odefend.evaluation.robustness import worst_case
+from odefend.metrics import METRICS
+from odefend.metrics.rows import Rows
+from odefend.studies import hardened_report
+
+# Of ten images one was wrong before, four fool the net, two make its solver give up, and three are answered rightly.
+WRONG, FOOLED, GIVEN_UP = [True] + [False] * 9, [False] + [True] * 4 + [False] * 5, [0] * 5 + [1] * 2 + [0] * 3
+IMAGES = [f"i{number}" for number in range(10)]
+MADE = pl.DataFrame(
+    {
+        "key": "k",
+        "image": IMAGES,
+        "experiment": "PGD",
+        "trial": "PGD",
+        "attack": "PGD",
+        "settings": "{}",
+        "norm": "linf",
+        "net": "n",
+        "epsilon": 0.1,
+        "rtol": 1e-3,
+        "success": FOOLED,
+        "initially_wrong": WRONG,
+        "status": GIVEN_UP,
+    }
+)
+SHOWN = pl.DataFrame({"image": IMAGES, "kind": "clean", "experiment": "clean", "rtol": 1e-3, "draw": 0, "status": 0})
+SHOWN = (
+    SHOWN.cast({"status": pl.Int64})
+    .with_columns(crafted=pl.lit(None, pl.String), scale=1.0, initially_wrong=pl.Series(WRONG))
+    .with_columns(correct=~pl.col("initially_wrong"))
+)
+
+
+def test_the_worst_case_counts_only_answers():
+    judged = SHOWN.clear()
+    assert worst_case(MADE, judged, "n", 1e-3, 0.1).value == pytest.approx(3 / 9)
+    rows = hardened_report.Rows(MADE, judged, judged, judged)
+    assert rows.stands("n", 0.1, ("PGD",))["stands"].sum() == 3
+
+
+def test_a_comparison_counts_only_answers():
+    (_, stands) = compare((MADE, SHOWN), (MADE, SHOWN))
+    assert stands.what.startswith("withstands PGD") and stands.first.value == pytest.approx(3 / 9)
+
+
+def test_a_search_of_smallest_norm_that_failed_ends_on_the_clean_image():
+    """Beside the status of what it had tried, which loses nothing."""
+    searched = MADE.with_columns(epsilon=pl.lit(None, pl.Float64))
+    (_, stands) = compare((searched, SHOWN), (searched, SHOWN))
+    assert stands.first.value == pytest.approx(5 / 9)
+
+
+def test_an_image_judged_elsewhere_is_lost_where_the_solver_gives_up():
+    """Crafted at one tolerance and at another, and judged at the latter, where it has an answer or none."""
+    made = MADE.tail(1).with_columns(experiment=pl.lit("tolerance matrix"))
+    made = pl.concat([made, made.with_columns(rtol=1.0, key=pl.lit("other"))])
+    shown = made.head(1).select("image", "experiment", "initially_wrong", crafted="key", rtol=1.0)
+    for correct, status in ((False, 1), (True, 0)):
+        judged = shown.with_columns(correct=correct, status=status)
+        assert worst_case(made, judged, "n", 1.0, 0.1).value == correct
+
+
+def test_robust_accuracy_counts_only_answers():
+    rows = Rows(MADE, SHOWN, *[SHOWN.clear() for _ in range(3)])
+    assert METRICS["robust accuracy"].of(rows).value == pytest.approx(3 / 10)
+    again = SHOWN.with_columns(kind=pl.lit("adversarial"), crafted=pl.lit("k"), status=pl.Series(GIVEN_UP))
+    again = again.with_columns(correct=~pl.Series(FOOLED) & ~pl.Series(WRONG) & (pl.col("status") == 0))
+    judged = Rows(MADE, pl.concat([SHOWN, again]), *[SHOWN.clear() for _ in range(3)])
+    assert METRICS["robust accuracy"].of(judged).value == pytest.approx(3 / 10)
+    assert METRICS["fooled"].of(judged).value == pytest.approx(4 / 9), "which only attacks are credited with"
