@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from odefend.cli import main
+from odefend.data import as_floats
 from odefend.detectors import DETECTORS, Calibrated, Detector, load_detector
 from odefend.models.settings import pair
 
@@ -52,14 +53,19 @@ def test_a_detector_goes_from_fit_to_scores(run, calibrated, test_digits):
     assert "most suspicious of 50" in " ".join(shown.split())
 
 
-def test_pictures_of_any_size_are_scored_or_refused(run, calibrated, tmp_path, test_digits):
+def test_pictures_of_any_size_are_scored_or_refused(run, calibrated, tmp_path, test_digits, monkeypatch):
     folder = tmp_path / "pictures"
     (folder / "below").mkdir(parents=True)
     pixels = (test_digits.images[0, 0].numpy() * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(folder / "digit.png")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "below" / "black.png")
     Image.fromarray(np.zeros((20, 9), np.uint8)).save(folder / "other.png")
+    seen = list[tuple[int, ...]]()
+    monkeypatch.setattr("odefend.data.images.as_floats", lambda pixels: seen.append(pixels.shape) or as_floats(pixels))
     told = {one["image"]: one for one in json.loads(run(["score", calibrated, folder, "--json", "-q"]).out)}
+    assert {shape[2:] for shape in seen} == {(8, 8)}, (
+        "a picture of another size is not made floats, eight times as large"
+    )
     strange = "not calibrated for this kind of image"
     assert told[str(folder / "digit.png")]["verdict"] in ("accepted", "alarm")
     assert told[str(folder / "below" / "black.png")]["verdict"] == strange

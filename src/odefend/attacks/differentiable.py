@@ -118,6 +118,6 @@ def _tables(quality: int) -> tuple[Tensor, Tensor]:
     """The tables for luminance and chrominance, from what Pillow writes."""
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality, subsampling=0)
-    tables = Image.open(file).quantization  # type: ignore[attr-defined]
+    tables = Image.open(file, formats=("JPEG",)).quantization  # type: ignore[attr-defined]
     luminance, chrominance = (torch.tensor(tables[number], dtype=torch.float64).view(8, 8) for number in (0, 1))
     return luminance, chrominance

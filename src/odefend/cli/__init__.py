@@ -1,6 +1,7 @@
 """The command line: `odefend COMMAND --help` tells about each command."""
 
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -61,6 +62,7 @@ app = _app()
 
 def main() -> None:
     """Run the command line; a user's mistake gives one message and exit status 2, Ctrl-C gives 130."""
+    warnings.filterwarnings("ignore", module=r"PIL\b")  # what is wrong with a picture we say ourselves
     try:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

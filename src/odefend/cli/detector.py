@@ -12,7 +12,7 @@ from odefend.attacks import ATTACKS, named_attack
 from odefend.cli.attack import default_data, setting
 from odefend.cli.output import console, print_json, show
 from odefend.cli.progress import showing
-from odefend.data import DATASETS, LabelledImages, pictures_below
+from odefend.data import DATASETS, LabelledImages, batches, pictures_below
 from odefend.detectors import (
     DETECTORS,
     Calibrated,
@@ -135,25 +135,29 @@ def run_score(
     found = list[tuple[str, float, float, str]]()
     with showing(quiet) as progress:
         if pictures:
-            batches = pictures_below(pictures, grey=detector.detector.net.in_channels == 1)
+            files = pictures_below(pictures)
+            total, parts = len(files), batches(files, BATCH, grey=detector.detector.net.in_channels == 1)
         else:
-            batches = [_images(_data(detector.detector, data), "test", images)]
-        total, done = sum(map(len, batches)), 0
+            whole = _images(_data(detector.detector, data), "test", images)
+            total, parts = len(whole), (whole[start : start + BATCH] for start in range(0, len(whole), BATCH))
         progress.stage(f"score by {file.stem}", total)
-        for batch in batches:
-            for start in range(0, len(batch), BATCH):
-                some = batch[start : start + BATCH]
-                # The name of a file must not decide what is drawn for it: a picture renamed is the same picture.
-                ids = content_ids(some.images) if pictures else some.ids
-                found += _told(some.ids, detector.screen(some.images, ids, allowed))
-                done += len(some)
-                progress.advance(done)
+        for some in parts:
+            found += _told(some.ids, _screened(detector, some, allowed, named=not pictures))
+            progress.advance(len(found))
     if as_json:
         print_json(
             [{"image": name, "score": score, "p_value": p, "verdict": verdict} for name, score, p, verdict in found]
         )
         return
     _show(found, allowed, file)
+
+
+def _screened(detector: Calibrated, some: LabelledImages, allowed: float, *, named: bool) -> Screening:
+    """What the detector says of images; of those of another size nothing, and they are not looked at."""
+    if tuple(some.pixels.shape[1:]) != detector.kind.size:
+        return Screening.nothing(len(some))
+    # The name of a file must not decide what is drawn for it: a picture renamed is the same picture.
+    return detector.screen(some.images, some.ids if named else content_ids(some.images), allowed)
 
 
 def _told(ids: tuple[str, ...], seen: Screening) -> list[tuple[str, float, float, str]]:

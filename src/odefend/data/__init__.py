@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from odefend.data.cifar import cifar10 as cifar10
 from odefend.data.digits import digits as digits
+from odefend.data.folder import batches as batches
 from odefend.data.folder import folder as folder
 from odefend.data.folder import pictures_below as pictures_below
 from odefend.data.forensics import forensic_kinds as forensic_kinds

@@ -1,13 +1,13 @@
 """Any folder of pictures as a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from odefend.data.images import SPLITS, LabelledImages, check_split, shuffled
-from odefend.data.pictures import SUFFIXES, decode, decode_all
+from odefend.data.pictures import MOST_PIXELS, SUFFIXES, decode, decode_all
 from odefend.errors import DataError, InvalidInput
 
 SHARES = {"test": 0.1, "validation": 0.1, "train": 0.8}
@@ -49,24 +49,33 @@ def folder(
     )
 
 
-def pictures_below(paths: Sequence[Path], *, grey: bool = False) -> list[LabelledImages]:
-    """Single pictures and those below folders, whatever their sizes: in groups of one size, as they are named, without labels
-    (-1). Raises DataError, which names the file or folder, where there is none."""
+def pictures_below(paths: Sequence[Path]) -> list[Path]:
+    """Single pictures, as they are named, and those below folders. Raises DataError, which names the folder, where there is
+    none."""
     files = [file for path in paths for file in (_pictures(path) if path.is_dir() else [path])]
     if not files:
         raise DataError(f"{paths[0] if paths else 'no path'}: expected pictures ({', '.join(SUFFIXES)}), found none.")
-    groups = dict[tuple[int, ...], list[tuple[str, np.ndarray]]]()
-    for file in files:
+    return files
+
+
+def batches(files: Sequence[Path], most: int, *, grey: bool = False) -> Iterator[LabelledImages]:
+    """Pictures, whatever their sizes, without labels (-1): one after the other, as many at once as have one size, up to `most`, and
+    together no more than one picture may have. Raises DataError, which names the file, as `decode` does."""
+    group = list[np.ndarray]()
+    for place, file in enumerate(files):
         pixels = decode(file, grey=grey)
-        groups.setdefault(pixels.shape, []).append((str(file), pixels))
-    return [
-        LabelledImages(
-            torch.from_numpy(np.stack([pixels for _, pixels in group])),
-            torch.full((len(group),), -1),
-            tuple(name for name, _ in group),
-        )
-        for group in groups.values()
-    ]
+        room = 3 * MOST_PIXELS - sum(one.size for one in group)
+        if group and (len(group) == most or pixels.shape != group[0].shape or pixels.size > room):
+            yield _unlabelled(files[place - len(group) : place], group)
+            group = []
+        group.append(pixels)
+    yield _unlabelled(files[len(files) - len(group) :], group)
+
+
+def _unlabelled(files: Sequence[Path], pixels: list[np.ndarray]) -> LabelledImages:
+    return LabelledImages(
+        torch.from_numpy(np.stack(pixels)), torch.full((len(pixels),), -1), tuple(str(file) for file in files)
+    )
 
 
 def _pictures(place: Path) -> list[Path]:

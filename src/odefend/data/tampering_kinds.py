@@ -250,7 +250,7 @@ def _expect(right: bool, name: str, expected: str, got: object) -> None:
 def _through_jpeg(picture: Image.Image, quality: int, subsampling: str) -> Image.Image:
     stored = io.BytesIO()
     picture.save(stored, "JPEG", quality=quality, subsampling=SUBSAMPLINGS[subsampling])
-    with Image.open(stored) as again:
+    with Image.open(stored, formats=("JPEG",)) as again:
         return again.convert(picture.mode)
 
 

@@ -128,6 +128,12 @@ class Screening:
     alarms: Mask
     calibrated: Mask
 
+    @classmethod
+    def nothing(cls, images: int) -> "Screening":
+        """Of images of another kind."""
+        unknown, no = torch.full((images,), torch.nan, dtype=torch.float64), torch.zeros(images, dtype=torch.bool)
+        return cls(unknown, unknown, no, no)
+
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
