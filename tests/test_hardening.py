@@ -290,7 +290,7 @@ def test_a_smaller_study_is_smaller_in_all_its_parts():
     usual = hardened.SETUPS["digits"]
     few = _sized(usual, 20, "thorough", "standard", "certified", "refused")
     assert (few.images, few.thorough, few.standard, few.certified, few.refused) == (20, 10, 0, 20, 10)
-    assert _sized(defenses.SETUPS["mnist"], 1, "nearest", "followed").followed == 1
+    assert _sized(defenses.SETUPS["mnist"], 1, "nearest").nearest == 1
 
 
 def test_work_grows_with_starts_and_with_the_parts_of_autoattack():
@@ -315,8 +315,8 @@ def test_the_commands(small, tmp_path):
     done = command("harden", small, "--minutes", "0", "--out", tmp_path / "a")
     assert done.returncode == 2 and "minutes: expected a time above 0" in done.stderr
     few = ("tune", "digits-res", "--defense", "bit-depth", "--images", 16, "--out", tmp_path / "b")
-    done = command(*few, "--attack", "pgd")
-    assert done.returncode == 2 and "missing 'epsilon'" in done.stderr
+    done = command(*few, "--attack", "nearest")
+    assert done.returncode == 2 and "unknown attack 'nearest'" in done.stderr
     done = command("harden", small, "--strength", "0", "--out", tmp_path / "a")
     assert done.returncode == 2 and "strength: expected" in done.stderr
     done = command(*few, "--json", "-q", "--workers", 1)

@@ -567,7 +567,7 @@ def test_figures_of_what_nets_withstand():
     ]
     drawn = withstood({"one": some, "other": some[:1]})
     ET.fromstring(drawn)
-    for word in ("tolerance", "none", "worst case, attacker knows it", "noise of equal dose", "one", "other"):
+    for word in ("tolerance", "none", "attacks that know nothing of it", "noise of equal dose", "one", "other"):
         assert word in drawn
     curve = {"net a": ([0.0, 0.1], [rate(9, 10), rate(5, 10)]), "net b": ([0.0], [rate(1, 10)])}
     drawn = certified({"digits": curve})

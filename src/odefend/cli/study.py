@@ -48,7 +48,7 @@ def _detectors(
 
 
 def _defenses(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    setup = _sized(defenses.SETUPS[data], images, "nearest", "followed")
+    setup = _sized(defenses.SETUPS[data], images, "nearest")
     ledger = defenses.measure(out, setup, progress, workers)
     tried = defenses.subjects(setup, defenses.points(out, setup))
     return ledger, defenses_report.summary(defenses_report.Rows.of(ledger, setup.name), setup, tried)

@@ -3,9 +3,10 @@
 from dataclasses import fields
 from pathlib import Path
 
-from odefend.attacks import ATTACKS, PRESETS, Attack, named_attack
+from odefend.attacks import ATTACKS, PGD, PRESETS, Attack, named_attack
 from odefend.cli.output import console, print_json, show
 from odefend.cli.progress import showing
+from odefend.evaluation.adaptive import Adaptive
 from odefend.evaluation.tuning import Tuning, candidates, record, tune
 from odefend.evaluation.views import as_trained, data_of
 from odefend.files import make_folder, write_json
@@ -16,8 +17,7 @@ def run_tune(
     net: str,
     defense: str,
     attack: str,
-    response: str,
-    epsilon: str | None,
+    epsilon: str,
     loss: float,
     images: int,
     out: Path,
@@ -26,13 +26,14 @@ def run_tune(
     as_json: bool,
 ) -> None:
     """The settings of a defense, with their evidence."""
-    data, view = data_of(net), as_trained(net)
+    data, view, ball = data_of(net), as_trained(net), named_attack("pgd", {"epsilon": epsilon})
+    assert isinstance(ball, PGD)
     tuning = Tuning(
         view,
         data,
         candidates(defense, view),
         _attack(attack, epsilon),
-        _attack(response, epsilon),
+        Adaptive(ball.epsilon),
         loss,
         images,
         images // 2,
@@ -52,8 +53,8 @@ def run_tune(
     terminal.print(f"\nOperating point with its evidence: {path}", highlight=False, soft_wrap=True)
 
 
-def _attack(name: str, epsilon: str | None) -> Attack:
+def _attack(name: str, epsilon: str) -> Attack:
     """An attack by its name, in a ball of that radius if it is one in a ball."""
     kind = ATTACKS.get(name) or (type(PRESETS[name].attack) if name in PRESETS else None)
     in_ball = kind is not None and "epsilon" in {field.name for field in fields(kind)}
-    return named_attack(name, {"epsilon": epsilon} if in_ball and epsilon is not None else None)
+    return named_attack(name, {"epsilon": epsilon} if in_ball else None)

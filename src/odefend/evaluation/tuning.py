@@ -1,23 +1,23 @@
-"""Choosing a defense's settings on validation images: what they cost clean images, what they win back, and what an attacker who
-knows them does about it, beside noise that changes clean answers as much."""
+"""Choosing a defense's settings on validation images: what they cost clean images, what adaptive attacks leave, and what they win
+back from an attack that knows nothing of them, beside noise that changes clean answers as much."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from odefend.attacks import BIM, PGD, Attack
+from odefend.attacks import Attack
 from odefend.errors import InvalidInput, unknown
+from odefend.evaluation.adaptive import Adaptive, under_fresh_draws
 from odefend.evaluation.controls import matched_sigma
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.judge import Condition, Judge
 from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import work
-from odefend.evaluation.robustness import attacked, fooled
 from odefend.evaluation.runner import Runner
 from odefend.evaluation.unit import Unit
 from odefend.evaluation.views import Defended, View, shards
@@ -40,34 +40,29 @@ CANDIDATES: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 """Settings that are tried by themselves, by the defense's name; end times as parts of the net's own."""
 
-SCALES = (1.0, 1.1, 1.25, 1.5, 2.0)
-"""How far what an attack of smallest norm found is pushed on."""
-
 NOISE = (0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Standard deviations of the noise that is set beside a defense."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How settings are chosen: among `candidates`, that which wins back most of the validation images that `attack` broke without
-    knowing the defense, at the cost of at most `loss` of the share of clean images that are right.
+    """How settings are chosen: among `candidates`, that after which most validation images are right before the `adaptive` attacks
+    on it, at the cost of at most `loss` of the share of clean images that are right.
 
-    `images` clean ones; the first `attacked` of them are attacked, the first `answered` by an attacker who knows the candidate:
-    its best response, by `response`, which follows `searched` draws of a random defense, and the bare net, and goes on by up to
-    the last of SCALES if it is an attack of smallest norm. Judged under `draws` other draws.
+    `images` clean ones; the first `attacked` of them are attacked by `attack`, which knows nothing of the defense, the first
+    `answered` by the `adaptive` attacks. Judged under `draws` draws that no attack has seen.
     """
 
     view: View
     data: str
     candidates: tuple[Defended, ...]
     attack: Attack
-    response: Attack
+    adaptive: Adaptive
     loss: float = 0.01
     images: int = 300
     attacked: int = 100
-    answered: int = 30
-    searched: int = 4
-    draws: int = 3
+    answered: int = 50
+    draws: int = 5
     shard: int = 50
     split: str = "validation"
 
@@ -86,20 +81,19 @@ class Tuning:
         """What the candidates are set beside."""
         return tuple(Defended("input-noise", canonical({"sigma": sigma})) for sigma in NOISE)
 
-    def behind(self, defense: Defended, draws: int = 0) -> View:
+    def behind(self, defense: Defended) -> View:
         """The net behind a defense."""
-        return replace(self.view, defense=defense, draws=draws)
+        return replace(self.view, defense=defense)
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of a candidate, on validation images: shares in [0, 1], with intervals.
+    """Validation results of one candidate: shares in [0, 1], with intervals.
 
     `clean`: of clean images that are right; `lost`: how much less that is than without a defense; `won`: of the images that the
     attack broke, those that are right again; `sigma`: noise that changes clean margins as much, the loudest of NOISE where none
-    does; `noise_won`: what noise wins back, by interpolation. Of the best response, in a ball `withstood`: of images that are
-    right, those that stand it; else `distance`: the median L2 at which most draws are fooled, as a multiple of the bare net's,
-    inf where half never are. None: not asked.
+    does; `noise_won`: what noise wins back, by interpolation; `robust`: of all images, those that are right before the adaptive
+    attacks, by `under_fresh_draws`; None: not measured, since it costs too much.
     """
 
     defense: Defended
@@ -109,8 +103,7 @@ class Tried:
     sigma: float
     noise_won: float
     admissible: bool
-    withstood: Interval | None = None
-    distance: float | None = None
+    robust: Interval | None = None
 
 
 def candidates(name: str, view: View) -> tuple[Defended, ...]:
@@ -130,19 +123,20 @@ def tune(
     again."""
     with Runner(folder, workers) as runner:
         first = _first(tuning)
-        progress.stage("tune", sum(map(work, first)) + sum(map(work, _responses(tuning, tuning.candidates))))
+        half = sum(map(work, first))
+        progress.stage("tune", half + sum(map(work, _responses(tuning, tuning.candidates))))
         _run(runner, tuning, first, progress.advance)
         found = _tried(tuning, runner)
         second = _responses(tuning, [one.defense for one in found if one.admissible])
-        _run(runner, tuning, second, lambda done: progress.advance(sum(map(work, first)) + done))
+        _run(runner, tuning, second, lambda done: progress.advance(half + done))
         found = [_answered(tuning, runner, one) if one.admissible else one for one in found]
     return chosen(found), found
 
 
 def chosen(found: Sequence[Tried]) -> Defended | None:
-    """That which wins back most of those that cost no more than allowed; of equals, that which costs least."""
-    allowed = [one for one in found if one.admissible]
-    return max(allowed, key=lambda one: (one.won.value, one.clean.value)).defense if allowed else None
+    """The most robust of those that cost no more than allowed; of equals, that which costs least."""
+    allowed = [(one.robust.value, one.clean.value, one.defense) for one in found if one.admissible and one.robust]
+    return max(allowed, key=lambda one: one[:2])[2] if allowed else None
 
 
 def _drawn(tuning: Tuning, defense: Defended) -> range:
@@ -170,27 +164,15 @@ def _all(tuning: Tuning) -> list[Defended]:
 
 
 def _responses(tuning: Tuning, defenses: Sequence[Defended]) -> list[Unit]:
-    """The attacker who knows each of these, and the same attack on the bare net."""
-    scales = (1.0,) if tuning.response.budget is not None else SCALES
+    """The adaptive attacks on each of these, and their judgement."""
     units: list[Unit] = []
     for images in shards(tuning.data, tuning.split, tuning.answered, tuning.shard):
-        bare = Craft("response", tuning.response, tuning.view, images)
-        units.append(bare)
         for one in defenses:
-            conditions = tuple(Condition(draw=draw, scale=scale) for scale in scales for draw in _drawn(tuning, one))
-            view = tuning.behind(one, tuning.searched)
-            response = whole(tuning.response) if view.random else tuning.response
-            # The gradient of the bare net as well, in case the defense's own is of no use.
-            made = [Craft("response", response, view, images, source) for source in (None, tuning.view)]
+            conditions = tuple(Condition(draw=draw) for draw in _drawn(tuning, one))
+            made = tuning.adaptive.against(tuning.view, one, images)
             units += made
-            units += [Judge("response", tuning.behind(one), images, conditions, craft) for craft in (bare, *made)]
+            units += [Judge("adaptive", tuning.behind(one), images, conditions, craft) for craft in made]
     return units
-
-
-def whole(attack: Attack) -> Attack:
-    """The same attack, taking all its steps: where an image will meet other draws than the attack's, one that lies just beyond the
-    border is not enough."""
-    return replace(attack, early_stop=False) if isinstance(attack, PGD | BIM) else attack
 
 
 def _run(runner: Runner, tuning: Tuning, units: Sequence[Unit], tell: Callable[[float], None]) -> None:
@@ -228,21 +210,10 @@ def _tried(tuning: Tuning, runner: Runner) -> list[Tried]:
 
 
 def _answered(tuning: Tuning, runner: Runner, tried: Tried) -> Tried:
-    """The same with what the best response does."""
-    judged = runner.ledger.read("judged", tuning.name).filter(pl.col("experiment") == "response")
-    shown = _of(judged, tried.defense.text).filter(~pl.col("initially_wrong"))
-    each = shown.group_by("image", "crafted", "scale").agg(fooled=fooled().cast(pl.Float64).mean())
-    if tuning.response.budget is not None:
-        stood = 1 - each.group_by("image").agg(pl.col("fooled").max()).sort("image")["fooled"].to_numpy()
-        return replace(tried, withstood=mean(stood))
-    crafted = attacked(runner.ledger.read("crafted", tuning.name).filter(pl.col("experiment") == "response"))
-    lengths = crafted.select(pl.col("key").alias("crafted"), "image", "l2", "success").unique()
-    far = pl.when((pl.col("fooled") > 0.5) & (pl.col("l2") > 0)).then(pl.col("l2") * pl.col("scale")).otherwise(np.inf)
-    mine = each.join(lengths, on=["crafted", "image"]).group_by("image").agg(far=far.min())
-    bare = crafted.filter(pl.col("defense").is_null() & pl.col("success")).select("image", bare="l2").unique("image")
-    both = mine.join(bare, on="image").sort("image")
-    ratio = float(np.median(both["far"].to_numpy() / both["bare"].to_numpy())) if both.height else None
-    return replace(tried, distance=ratio)
+    """The same with what the adaptive attacks leave."""
+    judged = runner.ledger.read("judged", tuning.name).filter(pl.col("experiment") == "adaptive")
+    right = under_fresh_draws(judged.filter(pl.col("settings") == tried.defense.text))
+    return replace(tried, robust=mean(right["right"].to_numpy()))
 
 
 def _of(rows: pl.DataFrame, settings: str) -> pl.DataFrame:
@@ -266,7 +237,7 @@ def record(tuning: Tuning, point: Defended | None, found: Sequence[Tried]) -> di
         "chosen": point and {"name": point.name, "settings": json.loads(point.settings)},
         "loss": tuning.loss,
         "attack": tuning.attack.record(),
-        "response": tuning.response.record() | {"searched draws": tuning.searched},
+        "adaptive": asdict(tuning.adaptive) | {"draws": tuning.draws},
         "images": {
             name: _count(tuning, asked)
             for name, asked in (("clean", tuning.images), ("attacked", tuning.attacked), ("answered", tuning.answered))

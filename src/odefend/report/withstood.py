@@ -11,8 +11,8 @@ from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, line,
 
 @dataclass(frozen=True)
 class Withstood:
-    """A defense in a figure: how often attacks succeed that know nothing of it, the worst of all, and the worst of all against
-    noise of the same dose and cost."""
+    """A defense in a figure: accuracy under attacks that know nothing of it, under all attacks, and under all attacks on noise of
+    the same dose and cost."""
 
     label: str
     unknowing: Interval
@@ -21,15 +21,15 @@ class Withstood:
 
 
 def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
-    """Success of attacks by defense, a panel for each net; from top to bottom in the order given."""
+    """Accuracy under attack by defense, a panel for each net; from top to bottom in the order given."""
     rows, columns = max(map(len, groups.values())), 3 if len(groups) > 1 else 1
     figure, panels = panelled(4.6 * len(groups) + 1.2, 0.36 * rows + 1.2 + 0.9 / columns, len(groups))
     for axes, (title, found) in zip(panels, groups.items(), strict=True):
         heights = rows - 1 - np.arange(len(found))
         kinds = (
-            ("unknowing", GREY, "o", 0.0, "attacker knows nothing of it"),
-            ("worst", RED, "D", 0.0, "worst case, attacker knows it"),
-            ("noise", ORANGE, "s", -0.24, "worst case, noise of equal dose"),
+            ("unknowing", GREY, "o", 0.0, "attacks that know nothing of it"),
+            ("worst", RED, "D", 0.0, "all attacks"),
+            ("noise", ORANGE, "s", -0.24, "all attacks, noise of equal dose"),
         )
         for kind, color, marker, shift, label in kinds:
             shown = [(y + shift, getattr(one, kind)) for y, one in zip(heights, found, strict=True)]
@@ -50,7 +50,7 @@ def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
             )
         axes.set(yticks=heights, yticklabels=[one.label for one in found], xlim=(-3, 103), title=title)
         axes.set_ylim(-0.7, rows - 0.3)
-        axes.set_xlabel("attacks succeed, %")
+        axes.set_xlabel("right under attack, %")
         axes.grid(visible=False, axis="y")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9

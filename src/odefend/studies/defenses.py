@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from odefend.attacks import PGD, Attack, CarliniWagner
+from odefend.attacks import PGD, CarliniWagner
 from odefend.errors import OutputError
 from odefend.evaluation import Condition, Craft, Defended, Judge, Ledger, Runner, Slice, View, shards
+from odefend.evaluation.adaptive import Adaptive
 from odefend.evaluation.ledger import canonical, digest
 from odefend.evaluation.plan import work
 from odefend.evaluation.tuning import CANDIDATES, Tuning, candidates, record, tune
@@ -20,33 +21,28 @@ from odefend.evaluation.unit import Unit
 from odefend.evaluation.views import as_trained, opened_net
 from odefend.files import make_folder, write_json
 from odefend.models import weights_digest
-from odefend.norms import LINF
 from odefend.progress import Progress, Silent
 from odefend.version import code_version
 
-LOUDNESS = (0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
-"""Standard deviations of the noise beside defenses, of which one is no more than 30 % from that of equal dose, within their range,
-so that several defenses share an attack on one."""
+LOUDNESS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+"""Standard deviations of the noise beside defenses: few, so that several defenses share the attacks on one."""
 
 VOTED = ("random-tolerance", "input-noise")
 """Random defenses of which several draws are also averaged, and voted on."""
 
 
 SEARCH = CarliniWagner(steps=60, binary_search_steps=4, learning_rate=0.1, initial_constant=1.0)
+IN_BALL = Adaptive(0.1)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The size of the study. `images` are attacked in a ball of radius `epsilon` by PGD of so many `steps`, the first `nearest` of
-    them by a `search` for the nearest image. `twin`: the net that is attacked for images that transfer.
+    """The size of the study. `images`, drawn by the seed `sample`, are attacked in a ball: on the bare net, on a similar one (the
+    `twin`), and by the `adaptive` attacks on each defense; the first `nearest` of them by a `search` for the nearest image as well.
 
-    An attacker who knows a random defense follows the mean of `searched` draws. All leap as well, by steps as long as the radius
-    from so many starts (`leaps`), which come over what is flat; where there are draws, on the first `followed` images, on which
-    they also follow `many` of them, to see whether fewer were too few. Judges take `draws` of their own, an odd number.
-    `margin`: whether PGD on the margin is tried as well, which is dear. `votes`: draws that are averaged, or voted on, for one
-    answer. `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what costs
-    least. `tuned`: clean, attacked and answered images of a tuning, and its draws. `sample`: the seed by which
-    images are drawn.
+    Judges take `draws` of a random defense that no attack has seen, an odd number. `votes`: draws that are averaged, or voted on,
+    for one answer. `loss`: of clean accuracy, what tuning may spend; a defense of which all settings cost more is tried at what
+    costs least. `tuned`: clean, attacked and adaptively attacked images of a tuning.
     """
 
     net: str = "digits-oon"
@@ -55,19 +51,13 @@ class Setup:
     defenses: tuple[str, ...] = tuple(CANDIDATES)
     images: int = 200
     nearest: int = 48
-    epsilon: float = 0.1
-    steps: int = 40
-    search: Attack = SEARCH
-    searched: int = 4
-    many: int = 16
-    followed: int = 100
-    leaps: int = 10
-    draws: int = 3
+    adaptive: Adaptive = IN_BALL
+    search: CarliniWagner = SEARCH
+    draws: int = 5
     votes: int = 10
     loss: float = 0.01
-    margin: bool = True
-    tuned: tuple[int, int, int, int] = (300, 100, 50, 3)
-    scales: tuple[float, ...] = (1.0, 1.1, 1.25, 1.5, 2.0)
+    tuned: tuple[int, int, int] = (200, 100, 50)
+    scales: tuple[float, ...] = (1.0, 1.1, 1.25)
     shard: int = 50
     sample: int | None = 0
 
@@ -75,11 +65,6 @@ class Setup:
     def view(self) -> View:
         """The net, at the tolerance of its training."""
         return as_trained(self.net)
-
-    @property
-    def ball(self) -> PGD:
-        """The attack in a ball."""
-        return PGD(self.epsilon, LINF, steps=self.steps)
 
     @property
     def name(self) -> str:
@@ -97,19 +82,18 @@ class Setup:
 
     def tuning(self, name: str) -> Tuning:
         """How a defense is tuned."""
-        images, attacked, answered, drawn = self.tuned
+        clean, attacked, answered = self.tuned
         return Tuning(
             self.view,
             self.data,
             candidates(name, self.view),
             self.search,
-            replace(self.ball, steps=self.steps // 2),
+            self.adaptive,
             self.loss,
-            images,
+            clean,
             attacked,
             answered,
-            self.searched,
-            drawn,
+            self.draws,
             self.shard,
         )
 
@@ -122,15 +106,11 @@ SETUPS = {
         "mnist",
         tuple(name for name in CANDIDATES if name != "random-end-time"),
         nearest=16,
-        steps=10,
+        adaptive=Adaptive(0.1, steps=10, few=3, many=9),
         search=CarliniWagner(steps=40, binary_search_steps=3, learning_rate=0.1, initial_constant=1.0),
-        searched=3,
-        many=9,
-        followed=48,
-        leaps=2,
+        draws=3,
         votes=4,
-        margin=False,
-        tuned=(200, 50, 20, 2),
+        tuned=(200, 50, 20),
     ),
 }
 """The sizes that the study is run at."""
@@ -184,38 +164,26 @@ def subjects(setup: Setup, tuned: Sequence[tuple[Defended, float]]) -> list[Subj
     return found
 
 
-def unknowing(setup: Setup) -> list[Craft]:
-    """Attacks on the bare net, and on its twin."""
-    whole = replace(setup.ball, early_stop=False)
+def oblivious(setup: Setup) -> list[Craft]:
+    """Attacks on the bare net, and on its twin, by who knows of no defense."""
+    how, several = setup.adaptive, setup.slices(setup.images)
+    ball = PGD(how.epsilon, steps=how.steps, step_size=how.epsilon / 2, early_stop=False)
     return [
-        *(Craft("plain", whole, setup.view, images) for images in setup.slices(setup.images)),
-        *(Craft("transferred", whole, View(setup.twin), images) for images in setup.slices(setup.images)),
+        *(Craft("plain", ball, setup.view, images) for images in several),
+        *(Craft("transferred", ball, View(setup.twin), images) for images in several),
         *(Craft("plain, nearest", setup.search, setup.view, images) for images in setup.slices(setup.nearest)),
     ]
 
 
 def knowing(setup: Setup, defense: Defended | None) -> list[Craft]:
-    """Attacks on the net behind a defense: by one draw's gradient or the only one there is (white-box); by the mean of several
-    draws', by the margin for a loss, and by the gradient of the bare net, in case the defense's own is of no use (adaptive). None:
-    those on the bare net that `unknowing` has not."""
-    single, mean, random = setup.behind(defense, 1), setup.behind(defense, setup.searched), setup.behind(defense).random
-    # Where it will meet other draws, an image just beyond the border is not enough.
-    ball = replace(setup.ball, early_stop=not random)
-    other = replace(ball, loss="margin", steps=setup.steps // 2)
-    leaping = replace(ball, loss="margin", steps=25, step_size=setup.epsilon, restarts=setup.leaps)
-    images, followed, nearest = (setup.slices(count) for count in (setup.images, setup.followed, setup.nearest))
-    found = [Craft("adaptive, margin", other, mean, some) for some in images if setup.margin]
-    found += [Craft("adaptive, leaps", leaping, mean, some) for some in (followed if random else images)]
+    """Attacks on the net behind a defense by who knows it and not its draws; None: on the bare net."""
+    found = [
+        one for images in setup.slices(setup.images) for one in setup.adaptive.against(setup.view, defense, images)
+    ]
     if defense is None:
         return found
-    return [
-        *(Craft("white-box", ball, single, some) for some in images),
-        *(Craft("adaptive", ball, mean, some) for some in images if random),
-        *found,
-        *(Craft("adaptive, bare", ball, mean, some, setup.view) for some in images),
-        *(Craft("adaptive, nearest", setup.search, mean, some) for some in nearest),
-        *(Craft("more draws", ball, setup.behind(defense, setup.many), some) for some in followed if random),
-    ]
+    mean = setup.behind(defense, setup.adaptive.few)
+    return found + [Craft("adaptive, nearest", setup.search, mean, images) for images in setup.slices(setup.nearest)]
 
 
 def judged(setup: Setup, defense: Defended, base: Defended) -> list[Judge]:
@@ -227,7 +195,7 @@ def judged(setup: Setup, defense: Defended, base: Defended) -> list[Judge]:
         *(Judge("clean", view, images, once) for images in setup.slices(setup.images)),
         *(
             Judge(unit.experiment, view, unit.images, pushed if "nearest" in unit.experiment else once, unit)
-            for unit in (*unknowing(setup), *knowing(setup, base))
+            for unit in (*oblivious(setup), *knowing(setup, base))
         ),
     ]
 
@@ -240,7 +208,7 @@ def bare(setup: Setup) -> list[Judge]:
         *(Judge("clean", setup.view, images, once) for images in setup.slices(setup.images)),
         *(
             Judge(unit.experiment, setup.view, unit.images, pushed if "nearest" in unit.experiment else once, unit)
-            for unit in (*unknowing(setup), *knowing(setup, None))
+            for unit in (*oblivious(setup), *knowing(setup, None))
         ),
     ]
 
@@ -279,7 +247,7 @@ def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None 
     `folder`/points."""
     tried = subjects(setup, tuned(folder, setup, progress, workers))
     # One defense with its noise after the other: a study that was stopped has something whole.
-    groups: list[list[Unit]] = [[*unknowing(setup), *knowing(setup, None), *bare(setup)]]
+    groups: list[list[Unit]] = [[*oblivious(setup), *knowing(setup, None), *bare(setup)]]
     for defense, base in dict.fromkeys(pair for one in tried for pair in one.pairs):
         groups.append([*knowing(setup, base), *judged(setup, defense, base)])
     progress.stage("defenses on trial", sum(work(unit) for group in groups for unit in group))

@@ -4,19 +4,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
 
 from odefend.evaluation import Defended, Ledger
-from odefend.evaluation.robustness import fooled
-from odefend.intervals import Interval, mean, mean_difference, median
+from odefend.evaluation.adaptive import ADAPTIVE, under_fresh_draws
+from odefend.intervals import Interval, mean, mean_difference
 from odefend.report import Table
+from odefend.report.images import those
 from odefend.report.tuning import words
 from odefend.report.withstood import Withstood
 from odefend.studies.defenses import LOUDNESS, Setup, Subject
 
-ADAPTIVE = ("adaptive", "adaptive, margin", "adaptive, leaps", "adaptive, bare", "more draws")
-IN_BALL = ("plain", "transferred", "white-box", *ADAPTIVE)
+IN_BALL = ("plain", "transferred", *ADAPTIVE)
 BARE = "none"
 
 
@@ -43,203 +42,179 @@ class Rows:
 
         return [one if done(one.partner) else replace(one, partner=None) for one in tried if done(one.defense)]
 
+    def drawn(self, settings: str | None) -> bool:
+        """Whether several draws of one judged it."""
+        return self.of_defense(settings)["draw"].n_unique() > 1
+
     def of_defense(self, settings: str | None) -> pl.DataFrame:
         """What one was shown."""
         return self.judged.filter(pl.col("settings").eq_missing(pl.lit(settings)))
 
     def right(self, settings: str | None) -> pl.DataFrame:
-        """Each image's share of draws in which it is right when clean."""
-        return _share(self.of_defense(settings).filter(pl.col("experiment") == "clean"), pl.col("correct"))
+        """Each image's share of draws under which it is right when clean."""
+        clean = self.of_defense(settings).filter(pl.col("experiment") == "clean")
+        return under_fresh_draws(clean.with_columns(crafted=pl.lit("clean")))
 
-    def fooled(self, settings: str | None, experiment: str) -> pl.DataFrame:
-        """Of the images that are right when clean (in most draws) and were attacked, the largest share of draws in which one of
-        these attacks fools the net behind the defense. Not attacked is what the attacker's own draws have wrong already."""
-        counted = self.right(settings).filter(pl.col("share") > 0.5).select("image")
-        shown = self.of_defense(settings).filter((pl.col("experiment") == experiment) & (pl.col("scale") == 1.0))
-        shown = shown.filter(~pl.col("initially_wrong"))
-        each = _share(shown, fooled(), "crafted").group_by("image").agg(pl.col("share").max())
-        return each.join(counted, on="image", how="semi").sort("image")
+    def under(self, settings: str | None, *attacks: str, scale: float = 1.0) -> pl.DataFrame:
+        """The same of the images that met these attacks, the worst of them image by image: see `under_fresh_draws`."""
+        shown = self.of_defense(settings).filter(pl.col("experiment").is_in(attacks) & (pl.col("scale") == scale))
+        return under_fresh_draws(shown)
 
-    def worst(self, settings: str | None, attacks: Sequence[str] = IN_BALL) -> pl.DataFrame:
-        """The same for the worst attack in the ball, image by image."""
-        each = [rows for name in attacks if (rows := self.fooled(settings, name)).height]
-        if not each:
-            return self.fooled(settings, "none")
-        return pl.concat(each).group_by("image").agg(pl.col("share").max()).sort("image")
-
-    def followed(self, settings: str | None) -> pl.DataFrame:
-        """`worst`, on the images on which most was tried: of a defense that draws, those of more draws."""
-        worst, rows = self.worst(settings), self.of_defense(settings)
-        more = rows.filter(pl.col("experiment") == "more draws").select("image")
-        return worst.join(more, on="image", how="semi") if more.height else worst
-
-    def evading(self, settings: str | None) -> pl.DataFrame:
-        """For each image that was searched for: the smallest L2 distance at which something that a search found, pushed on or not,
-        fools the net in most draws (before what is pushed beyond [0, 1] is cut off, so it may be less); inf where none does."""
-        counted = self.right(settings).filter(pl.col("share") > 0.5).select("image")
-        names = ("plain, nearest", "adaptive, nearest")
-        shown = self.of_defense(settings).filter(pl.col("experiment").is_in(names))
-        lengths = self.crafted.select(pl.col("key").alias("crafted"), "image", "l2", "success").unique()
-        each = _share(shown, fooled(), "crafted", "scale").join(lengths, on=["crafted", "image"])
-        fools = (pl.col("share") > 0.5) & (pl.col("l2") > 0)
-        found = each.with_columns(far=pl.when(fools).then(pl.col("l2") * pl.col("scale")).otherwise(float("inf")))
-        return found.group_by("image").agg(pl.col("far").min()).join(counted, on="image", how="semi").sort("image")
-
-
-def _share(judged: pl.DataFrame, what: pl.Expr, *by: str) -> pl.DataFrame:
-    return judged.group_by("image", *by).agg(share=what.cast(pl.Float64).mean()).sort("image", *by)
+    def met(self, defenses: Sequence[str | None]) -> pl.DataFrame:
+        """The images that met every attack in the ball that any of these defenses met at all: what they can be compared on."""
+        in_ball = self.judged.filter(
+            pl.col("experiment").is_in(IN_BALL) & pl.col("settings").is_in(defenses, nulls_equal=True)
+        )
+        attacks = in_ball.select("settings", "experiment").unique().height
+        each = in_ball.group_by("image").agg(pl.struct("settings", "experiment").n_unique().alias("met"))
+        return each.filter(pl.col("met") == attacks).select("image").sort("image")
 
 
 def summary(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> list[Table]:
     """All tables, of the defenses that have been tried."""
     tried = rows.those(tried)
-    return [success(rows, setup, tried), distance(rows, setup, tried), more_draws(rows, setup, tried)]
+    return [in_ball(rows, setup, tried), by_cw(rows, setup, tried), more_draws(rows, setup, tried)]
 
 
-def success(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
-    """Accuracy, and success in the ball."""
-    cells = [_in_ball(rows, BARE, None, None)]
-    cells += [_in_ball(rows, one.label, one.defense.text, one.partner and one.partner.text) for one in tried]
-    how = f"PGD of {setup.steps} steps in an L-inf ball of {setup.epsilon:g}"
+def _settings(tried: Sequence[Subject]) -> list[str | None]:
+    """All that is in a table: the bare net, the defenses, the noise beside them."""
+    return [None, *(one.text for subject in tried for one, _ in subject.pairs)]
+
+
+def in_ball(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
+    """Accuracy, clean and under the attacks in the ball: all rows on the images that met all of them."""
+    met = rows.met(_settings(tried))
+    cells = [_in_ball(rows, met, BARE, None, None)]
+    cells += [_in_ball(rows, met, one.label, one.defense.text, one.partner and one.partner.text) for one in tried]
     return Table(
-        f"What defenses of {setup.net} withstand in a ball",
+        f"Accuracy of defenses of {setup.net} in a ball",
         (
-            "defense",
-            "settings",
-            "clean accuracy",
-            *("plain", "transferred", "white-box", "adaptive"),
-            "worst case",
-            "equal noise",
-            "its clean accuracy",
-            "its worst case",
-            "difference",
+            *("defense", "settings", "clean", "plain", "transferred", "adaptive", "all attacks", "minus the bare net"),
+            *("equal noise", "its clean accuracy", "it under all attacks", "minus equal noise"),
         ),
         tuple(cells),
-        f"Success of {how}, on those of {setup.images} test images that are right without it; of random defenses the mean over "
-        f"{setup.draws} draws that no attack has seen. Plain: made on the bare net; transferred: on {setup.twin}; white-box: by "
-        f"the gradient of one other draw, or the only one there is; adaptive, the worst per image: of the mean of "
-        f"{setup.searched} other draws{', by cross-entropy and by the margin' if setup.margin else ''}, of the bare net, and "
-        f"on the margin in 25 steps as long as the radius, {setup.leaps} times; where there are draws, that on the first "
-        f"{setup.followed} images, and on these also of {setup.many} draws. Equal noise: of about the same dose on clean margins "
-        f"(within 30 % of its standard deviation, between {LOUDNESS[0]:g} and {LOUDNESS[-1]:g}), and as many passes. Difference: "
-        "its worst case minus the defense's, paired, on the images on which most was tried against both.",
+        f"Right, of {those(met['image'].to_list())}, each of which met every attack in an L-inf ball of {_epsilon(rows):g}; of "
+        f"random defenses the mean over {rows.judged['draw'].n_unique()} draws that no attack has seen, where the attack on each "
+        "image is chosen under the other draws than the one that judges it. Plain: made on the bare net; transferred: on "
+        f"{setup.twin}; adaptive: the worst, image by image, of the attacks of one who knows the defense but not its draws: "
+        f"{_attacks(rows)}. Equal noise: of about the same dose on clean margins, the nearest of "
+        f"{', '.join(f'{one:g}' for one in LOUDNESS)}, and as many passes. Differences are of accuracy under all attacks, in "
+        "points, paired.",
     )
 
 
-def _in_ball(rows: Rows, label: str, settings: str | None, partner: str | None) -> tuple[str, ...]:
-    worst = rows.worst(settings)
-    other = rows.worst(partner) if partner else None
-    gap = "" if other is None else _signed(_paired(rows.followed(partner), rows.followed(settings)))
+def _in_ball(rows: Rows, met: pl.DataFrame, label: str, settings: str | None, partner: str | None) -> tuple[str, ...]:
+    worst, clean = _of(rows.under(settings, *IN_BALL), met), _of(rows.right(settings), met)
+    beside = ("", "", "", "")
+    if partner:
+        other = _of(rows.under(partner, *IN_BALL), met)
+        beside = (_told(partner), _rate(_of(rows.right(partner), met)), _rate(other), _gap(worst, other))
     return (
         label,
         _told(settings),
-        mean(rows.right(settings)["share"].to_numpy()).percent,
-        *(_rate(rows.fooled(settings, name)) for name in IN_BALL[:3]),
-        _rate(rows.worst(settings, ADAPTIVE)),
+        _rate(clean),
+        *(_rate(_of(rows.under(settings, name), met)) for name in IN_BALL[:2]),
+        _rate(_of(rows.under(settings, *ADAPTIVE), met)),
         _rate(worst),
-        *(
-            ("", "", "")
-            if other is None
-            else (_told(partner), mean(rows.right(partner)["share"].to_numpy()).percent, _rate(other))
-        ),
-        gap,
+        _gap(worst, _of(rows.under(None, *IN_BALL), met)) if settings else "",
+        *beside,
     )
+
+
+def _epsilon(rows: Rows) -> float:
+    (radius,) = rows.crafted["epsilon"].drop_nulls().unique()
+    return radius
+
+
+def _attacks(rows: Rows) -> str:
+    """The adaptive attacks as they were run: each with the draws that it follows of a random defense."""
+    told = []
+    for name in ADAPTIVE:
+        made = rows.crafted.filter(pl.col("experiment") == name).sort("source_draws", nulls_last=True)
+        if made.height:
+            row, how = made.row(0, named=True), json.loads(made["settings"][0])
+            size = how["step_size"] / how["epsilon"] if how["step_size"] else 2.5 / how["steps"]
+            starts = f"{how['restarts']} x " if how["restarts"] > 1 else ""
+            count = row["source_draws"]
+            along = f" along {count} draw{'s' if count > 1 else ''}" if count else " along the bare net's gradient"
+            told.append(f"{starts}{how['steps']} steps of {size:.3g} radii on {how['loss']}{along}")
+    return "; ".join(told)
 
 
 def withstood(rows: Rows, tried: Sequence[Subject]) -> list[Withstood]:
     """The same as a figure shows it: the bare net first."""
     tried = rows.those(tried)
-    found = [(BARE, None, None), *((one.label, one.defense.text, one.partner) for one in tried)]
+    met = rows.met(_settings(tried))
+
+    def left(settings: str | None, *attacks: str) -> Interval:
+        return mean(_of(rows.under(settings, *attacks), met)["right"].to_numpy())
+
     return [
         Withstood(
             label,
-            mean(rows.worst(settings, ("plain", "transferred"))["share"].to_numpy()),
-            mean(rows.worst(settings)["share"].to_numpy()),
-            mean(rows.worst(partner.text)["share"].to_numpy()) if partner else None,
+            left(settings, "plain", "transferred"),
+            left(settings, *IN_BALL),
+            left(partner.text, *IN_BALL) if partner else None,
         )
-        for label, settings, partner in found
+        for label, settings, partner in [
+            (BARE, None, None),
+            *((one.label, one.defense.text, one.partner) for one in tried),
+        ]
     ]
 
 
-def distance(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
-    """What plain C&W comes to, and how much farther one who knows has to go."""
-    cells = [_far(rows, BARE, None, None, setup)]
-    cells += [_far(rows, one.label, one.defense.text, one.partner and one.partner.text, setup) for one in tried]
-    scales = setup.scales[:3]
+def by_cw(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
+    """Accuracy under C&W that knows nothing of a defense, pushed on, and under C&W that knows it."""
+    labels = [(BARE, None), *((one.label, one.defense.text) for one in tried)]
+    cells = []
+    for label, settings in labels:
+        plain = [rows.under(settings, "plain, nearest", scale=scale) for scale in setup.scales]
+        cells.append((label, *map(_rate, (*plain, rows.under(settings, "adaptive, nearest")))))
+    images = rows.crafted.filter(pl.col("experiment") == "plain, nearest")["image"].unique().to_list()
     return Table(
-        f"What evading defenses of {setup.net} costs",
-        (
-            "defense",
-            *(f"plain C&W succeeds, s = {scale:g}" for scale in scales),
-            "adaptive C&W succeeds, s = 1",
-            "median L2 to evade",
-            "times the bare net's",
-            "times, equal noise",
-        ),
+        f"Accuracy of defenses of {setup.net} under C&W",
+        ("defense", *(f"plain, s = {scale:g}" for scale in setup.scales), "adaptive, s = 1"),
         tuple(cells),
-        f"The first {setup.nearest} test images; success of all that were searched, found or not. s: how far the perturbation was "
-        f"pushed on. To evade: the least L2, over plain and adaptive searches pushed on up to s = {setup.scales[-1]:g}, that fools "
-        "most of the draws, measured before what leaves [0, 1] is cut off; ratio: median over images, with the interval of a "
-        "bootstrap.",
+        f"Right, of {those(images)}; of random defenses the mean over draws that no attack has seen. s: how far the perturbation "
+        f"was pushed on. Adaptive: along the mean of a few other draws of a random defense. The search ({setup.search.steps} x "
+        f"{setup.search.binary_search_steps} steps) is not at its end, and stops where the draws that it follows are just fooled, "
+        "so that others often are not: this is no bound on what an attacker in L2 can do.",
     )
 
 
 def more_draws(rows: Rows, setup: Setup, tried: Sequence[Subject]) -> Table:
     """Whether attackers who follow a few draws of a random defense are weak for it."""
-    cells = []
+    cells, images = [], set[str]()
     for one in tried:
-        few, many = (rows.fooled(one.defense.text, name) for name in ("adaptive", "more draws"))
-        if many.height:
-            few = few.join(many.select("image"), on="image", how="semi")
-            cells.append((one.label, _rate(few), _rate(many), _signed(_paired(many, few))))
+        few, many = (rows.under(one.defense.text, name) for name in ("adaptive", "more draws"))
+        if rows.drawn(one.defense.text) and many.height:
+            few = _of(few, many)
+            images |= set(many["image"])
+            cells.append((one.label, _rate(few), _rate(many), _gap(many, few)))
+    counts = [
+        rows.crafted.filter(pl.col("experiment") == name)["source_draws"].max() for name in ("adaptive", "more draws")
+    ]
     return Table(
-        f"Whether more draws of {setup.net}'s random defenses help",
-        ("defense", f"{setup.searched} draws", f"{setup.many} draws", "difference"),
+        f"Whether more draws of {setup.net}'s random defenses help an attacker",
+        ("defense", *(f"{count} draws" for count in counts), "difference"),
         tuple(cells),
-        f"Success of PGD along the mean of so many draws, on those of the first {setup.followed} test images that are right "
-        "without it, judged as above; difference: paired. Where it is above 0, more draws yet may bring more.",
+        f"Right under PGD on cross-entropy along the mean of so many draws, of {those(images)}, judged as above; difference: in "
+        "points, paired. Where it is below 0, more draws yet may bring an attacker more.",
     )
 
 
-def _far(rows: Rows, label: str, settings: str | None, partner: str | None, setup: Setup) -> tuple[str, ...]:
-    bare, mine = rows.evading(None), rows.evading(settings)
-    counted = rows.right(settings).filter(pl.col("share") > 0.5).select("image")
-    shown = rows.of_defense(settings).filter(~pl.col("initially_wrong"))
-
-    def at(experiment: str, scale: float) -> str:
-        some = shown.filter((pl.col("experiment") == experiment) & (pl.col("scale") == scale))
-        each = _share(some, fooled()).join(counted, on="image", how="semi")
-        return _rate(each) if each.height else ""
-
-    return (
-        label,
-        *(at("plain, nearest", scale) for scale in setup.scales[:3]),
-        at("adaptive, nearest", 1.0),
-        f"{np.median(mine['far'].to_numpy()):.3g}" if mine.height else "",
-        _ratio(mine, bare) if settings else "",
-        _ratio(rows.evading(partner), bare) if partner else "",
-    )
+def _of(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(images.select("image"), on="image", how="semi").sort("image")
 
 
-def _ratio(mine: pl.DataFrame, bare: pl.DataFrame) -> str:
-    """The median ratio of distances, with its percentile bootstrap interval over the images."""
-    both = mine.join(bare.filter(pl.col("far").is_finite()), on="image", suffix="_bare").sort("image")
-    if not both.height:
-        return ""
-    return median(both["far"].to_numpy() / both["far_bare"].to_numpy()).text(2)
-
-
-def _paired(one: pl.DataFrame, other: pl.DataFrame) -> Interval:
+def _gap(one: pl.DataFrame, other: pl.DataFrame) -> str:
     both = one.join(other, on="image", suffix="_other").sort("image")
-    return mean_difference(both["share"].to_numpy(), both["share_other"].to_numpy())
-
-
-def _signed(gap: Interval) -> str:
-    return f"{100 * gap.value:+.0f} [{100 * gap.low:+.0f}, {100 * gap.high:+.0f}] %"
+    gap = mean_difference(both["right"].to_numpy(), both["right_other"].to_numpy())
+    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
 
 
 def _rate(rows: pl.DataFrame) -> str:
-    return mean(rows["share"].to_numpy()).percent if rows.height else ""
+    return mean(rows["right"].to_numpy()).percent if rows.height else ""
 
 
 def _told(settings: str | None) -> str:

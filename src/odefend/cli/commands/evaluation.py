@@ -84,13 +84,14 @@ def tune(
     loss: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of clean images that the defense may cost, as 0.01.")
     ] = 0.01,
-    attack: Annotated[str, typer.Option(help="What it is to win images back from: an attack or a preset.")] = "fast",
-    response: Annotated[str, typer.Option(help="The attack of one who knows the defense.")] = "fast",
     epsilon: Annotated[
-        str | None, typer.Option(help="Radius of attack and response, where they are in a ball, such as 0.1 or 8/255.")
-    ] = None,
+        str, typer.Option(help="Radius of the L-inf ball of the adaptive attacks, such as 0.1 or 8/255.")
+    ] = "0.1",
+    attack: Annotated[
+        str, typer.Option(help="An attack or a preset that knows nothing of the defense, to stand beside.")
+    ] = "fast",
     images: Annotated[
-        int, typer.Option(min=8, help="Validation images; half are attacked, a quarter by one who knows.")
+        int, typer.Option(min=8, help="Validation images; half meet that attack, a quarter the adaptive ones.")
     ] = 200,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the choice and the ledger; default: odefend-tune-NET.")
@@ -102,15 +103,16 @@ def tune(
 ) -> None:
     """Choose a defense's settings on validation images, and show what they are worth.
 
-    Of the settings that cost no more clean images than allowed, those are chosen that win most attacked images back. Beside
-    them stand noise that changes clean answers as much, and what is left against an attacker who knows the settings. The
-    choice is written to OUT/DEFENSE.json, with its evidence. Stopped in whatever way, it goes on when called again.
+    Of the settings that cost no more clean images than allowed, those are chosen under which most images are right before
+    adaptive attacks, which know the settings and follow the defense's own gradients. Beside them stand what an attack that
+    knows nothing loses to the defense, and to noise that changes clean answers as much. The choice is written to
+    OUT/DEFENSE.json, with its evidence. Stopped in whatever way, it goes on when called again.
     """
     from odefend.cli.tuning import run_tune
 
     use_data(data_dir)
     folder = out or Path(f"odefend-tune-{Path(net).stem}")
-    run_tune(net, defense, attack, response, epsilon, loss, images, folder, workers, quiet, as_json)
+    run_tune(net, defense, attack, epsilon, loss, images, folder, workers, quiet, as_json)
 
 
 def study(
