@@ -25,7 +25,7 @@ _AROUND = (
     "verify",
 )
 BESIDE_ROWS = (
-    *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "__init__.py"),
+    *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "lazy.py", "__init__.py"),
     *(f"evaluation/{name}.py" for name in _AROUND),
 )
 """Sources that no row depends on: what runs the work, and what is made of its rows."""
