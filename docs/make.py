@@ -18,7 +18,7 @@ from odefend.studies import STUDIES
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-PAGES = {"attacks.md": ("presets",)}
+PAGES = {"attacks.md": ("presets", "attacks")}
 """The studies that fill each page; parts are marked by the title of the table."""
 FIGURES: dict[str, tuple[str, str]] = {}
 """The study and the title of each figure that is a file of its own."""

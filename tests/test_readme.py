@@ -99,13 +99,6 @@ def test_the_page_on_mnist_is_made_of_the_committed_rows():
     assert (ROOT / "docs" / "mnist.svg").read_text() == script.figure(rows)
 
 
-def test_the_page_of_the_attacks_is_made_of_the_committed_rows():
-    script = script_of("attacks")
-    page = script.PAGE.read_text()
-    assert filled(script.PAGE, script.parts()) == page
-    assert page.count("| --- |") >= 6
-
-
 def test_a_page_is_filled_between_its_markers_and_nowhere_else(tmp_path):
     page, parts = tmp_path / "page.md", {"a (1)": r"| \1 |", "b": "two\nlines"}
     page.write_text("before\n<!-- a (1) -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n")

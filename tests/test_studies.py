@@ -7,10 +7,14 @@ from odefend.metrics import Rows
 from odefend.progress import Silent
 from odefend.report.filled import table
 from odefend.studies import STUDIES
+from odefend.studies.attacks import attacks
 from odefend.studies.presets import presets
 
 SHORT = {"steps": 3, "binary_search_steps": 2, "learning_rate": 0.2, "initial_constant": 10.0}
-SMOKE = {"presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2}))}
+SMOKE = {
+    "attacks": attacks(4, "digits-oon", "digits", 64, SHORT, SHORT, calibration=20, detectors=["one-pass-margin"]),
+    "presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2})),
+}
 
 
 def test_every_study_has_a_smallest_size():

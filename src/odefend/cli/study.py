@@ -14,8 +14,6 @@ from odefend.progress import Progress
 from odefend.report import Table
 from odefend.studies import STUDIES as DECLARED
 from odefend.studies import (
-    attacks,
-    attacks_report,
     defenses,
     defenses_report,
     detectors,
@@ -23,12 +21,6 @@ from odefend.studies import (
     hardened,
     hardened_report,
 )
-
-
-def _attacks(out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    setup = attacks.Setup(images=images, low=images // 2, drawn=images // 4, watched=images // 8)
-    ledger = attacks.measure(out, setup, progress, workers)
-    return ledger, attacks_report.summary(attacks_report.Rows.of(ledger, setup.name))
 
 
 def _sized(usual: Any, images: int, *others: str) -> Any:
@@ -61,7 +53,6 @@ def _hardened(data: str, out: Path, images: int, progress: Progress, workers: in
 
 
 STUDIES = {
-    "attacks": (_attacks, 200),
     "detectors": (partial(_detectors, "digits"), 300),
     "detectors-matched": (partial(_detectors, "matched"), 300),
     "detectors-mnist": (partial(_detectors, "mnist"), 300),

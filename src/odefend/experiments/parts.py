@@ -188,6 +188,7 @@ class TablePart(Part):
     rows: tuple[str, ...] | tuple[Row, ...]
     columns: tuple[Column, ...]
     where: Cell = Field(default=Cell(), description="what all cells have in common")
+    same_images: bool = Field(default=False, description="only the images that every row's attacks were tried on")
     heads: tuple[str, ...] = Field(default=(), description="heads of the columns that label the rows")
     published: Mapping[str, tuple[float | None, ...]] = Field(
         default={}, description="numbers in print by the head of their column, one for each row"

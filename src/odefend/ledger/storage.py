@@ -91,7 +91,7 @@ class Ledger:
             shards = [path for path in self._files(table) if path.stem not in known]
             if not shards:
                 continue
-            rows = pl.concat(read_rows(path, TABLES[table]) for path in shards)
+            rows = pl.concat(_rows(path, table) for path in shards)
             name = f"{PART}{digest({'keys': [path.stem for path in shards]})}.parquet"
             write_bytes(self.folder / table / name, packed_rows(rows))
             for path in shards:
@@ -123,14 +123,12 @@ class Ledger:
 
     def label(self, experiment: str, labels: Iterable[tuple[str, str, Label]]) -> None:
         """Say what shards are for in an experiment: (table, key, label) for each. What is said already is not said twice."""
-        self._label({(table, key, experiment, *astuple(label)) for table, key, label in labels})
-
-    def _label(self, labels: Collection[tuple[Any, ...]]) -> None:
-        """Write rows of LABELS, under the digest of them."""
-        rows = pl.DataFrame(sorted(labels, key=str), schema=LABELS, orient="row")
-        key = digest({"labels": rows.rows()})
-        if rows.height and not place(self.folder, "labels", key).exists():
-            self._put("labels", key, packed_rows(rows))
+        rows = sorted({(table, key, experiment, *astuple(label)) for table, key, label in labels}, key=str)
+        if not rows:
+            return
+        key = digest({"labels": rows})
+        if not place(self.folder, "labels", key).exists():
+            self._put("labels", key, packed_rows(pl.DataFrame(rows, schema=LABELS, orient="row")))
 
     def labels(self, experiment: str | None = None) -> pl.DataFrame:
         """What shards are for, in one experiment or in all."""
@@ -181,7 +179,7 @@ class Ledger:
     def _name_damage(self, table: str) -> None:
         """Raise OutputError for the first file of a table that cannot be read or has other columns."""
         for path in self._paths(table):
-            read_rows(path, TABLES[table])
+            _rows(path, table)
 
     def _paths(self, table: str) -> list[Path]:
         """The files that hold a table's rows, each row once. Raises OutputError for one that is not as it was written."""
@@ -234,7 +232,8 @@ class Ledger:
                 self.write_images(path.stem, read_images(path))
         for table, key, rows in fresh:
             self._put(table, key, packed_rows(rows))
-        self._label(list(labels.iter_rows()))
+        for (experiment,), told in labels.group_by("experiment", maintain_order=True):
+            self.label(str(experiment), ((row[0], row[1], Label(*row[3:])) for row in told.iter_rows()))
         return len(fresh)
 
     def _put(self, table: str, key: str, content: bytes) -> None:
@@ -247,8 +246,8 @@ class Ledger:
         """The rows of one shard, without labels."""
         path = place(self.folder, table, key)
         if path.exists() or key not in (packed := self._packed(table)):
-            return read_rows(path, TABLES[table])
-        return read_rows(packed[key], TABLES[table]).filter(pl.col("key") == key)
+            return _rows(path, table)
+        return _rows(packed[key], table).filter(pl.col("key") == key)
 
     def write_images(self, key: str, images: Tensor) -> None:
         """Store a shard's adversarial images."""
@@ -272,6 +271,11 @@ class Ledger:
         """Write what a bundle of another ledger holds."""
         for (table, key), content in bundle.items():
             self._put(table, key, content)
+
+
+def _rows(path: Path, table: str) -> pl.DataFrame:
+    """What is in a file of a table."""
+    return read_rows(path, TABLES[table])
 
 
 def _labels(path: Path) -> pl.DataFrame:

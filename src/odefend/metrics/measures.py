@@ -51,6 +51,15 @@ class Computed(Metric):
         return self.function(rows)
 
 
+def largest(values: np.ndarray) -> Interval:
+    """The largest of them, which is what it is for these images."""
+    return (
+        Interval(float(values.max()), float(values.max()), float(values.max()), len(values))
+        if len(values)
+        else intervals.NO_DATA
+    )
+
+
 @dataclass(frozen=True)
 class PerImage(Metric):
     """A metric that gives each image a number: `each` makes rows of `image` and `value` of those of a cell. Differences are means
@@ -150,11 +159,12 @@ def _worst(rows: Rows, own: pl.Expr, judged: pl.Expr) -> pl.DataFrame:
 
 
 def worst_draws(judged: pl.DataFrame, hit: pl.Expr) -> pl.DataFrame:
-    """For each image the share of draws in which the worst attack hits the model. Which is the worst is told by one half of the
-    draws, and how often it hits the model by the other: draws that choose cannot judge."""
+    """For each image the share of draws in which the worst attack hits the model. Where there are several, which is the worst is
+    told by one half of the draws, and how often it hits the model by the other: draws that choose cannot judge."""
     by = ["image", "crafted", "scale"]
     choosing = pl.col("draw") % 2 == 1
-    if judged["draw"].n_unique() < 2:
+    several = judged.group_by("image").agg(pl.struct("crafted", "scale").n_unique())["crafted"].max()
+    if judged["draw"].n_unique() < 2 or several == 1:
         return judged.group_by(by).agg(value=hit.cast(pl.Float64).mean()).group_by("image").agg(pl.col("value").max())
     chosen = judged.filter(choosing).group_by(by).agg(hit=hit.cast(pl.Float64).mean())
     chosen = chosen.sort("hit", *by, descending=[True, False, False, False]).unique(
@@ -187,26 +197,27 @@ def recovered(rows: Rows) -> pl.DataFrame:
     return _mean(_adversarial(rows).filter(pl.col("attack_success")), pl.col("correct"))
 
 
-def evaded(rows: Rows, alarms: float = 0.05) -> pl.DataFrame:
-    """For each attacked image whether it fools the model and the detector accepts it: SR@FPR, where the threshold lets through all
-    but a share `alarms` of clean calibration images."""
-    held_out = rows.scored.filter(pl.col("kind") == "calibration")["score"].to_numpy()
-    level = threshold(held_out, alarms)
+def level(rows: Rows) -> float:
+    """The threshold that the calibration images set for the false alarms that are allowed."""
+    return threshold(rows.scored.filter(pl.col("kind") == "calibration")["score"].to_numpy(), rows.allowed)
+
+
+def evaded(rows: Rows) -> pl.DataFrame:
+    """For each attacked image whether it fools the model and the detector accepts it: SR@FPR."""
     scores = rows.scored.filter(pl.col("kind") == "adversarial").select("image", "score").unique("image")
     tried = attacked(rows.crafted).group_by("image").agg(pl.col("success").any())
     both = tried.join(scores, on="image", how="left")
     return both.select(
-        "image", value=(pl.col("success") & (pl.col("score") <= level).fill_null(value=False)).cast(pl.Float64)
+        "image", value=(pl.col("success") & (pl.col("score") <= level(rows)).fill_null(value=False)).cast(pl.Float64)
     )
 
 
-def alarms(kind: str, allowed: float) -> Callable[[Rows], pl.DataFrame]:
-    """For each image of a kind whether the detector alarms, at the threshold for a share `allowed` of false alarms."""
+def alarms(kind: str) -> Callable[[Rows], pl.DataFrame]:
+    """For each image of a kind whether the detector alarms."""
 
     def each(rows: Rows) -> pl.DataFrame:
-        level = threshold(rows.scored.filter(pl.col("kind") == "calibration")["score"].to_numpy(), allowed)
         scored = _fooling(rows) if kind == "adversarial" else rows.scored
-        return _mean(scored.filter(pl.col("kind") == kind), pl.col("score") > level)
+        return _mean(scored.filter(pl.col("kind") == kind), pl.col("score") > level(rows))
 
     return each
 
@@ -230,14 +241,12 @@ METRICS: Mapping[str, Metric] = {
         lambda rows: _mean(attacked(rows.crafted), pl.col("forward_calls")), "0", intervals.mean
     ),
     "NFE": PerImage(lambda rows: _mean(rows.judged, pl.col("nfe")), "1", intervals.mean),
+    "largest NFE": PerImage(lambda rows: _mean(rows.judged, pl.col("nfe")), "plain", largest),
     "AUROC": Area(),
-    "detected at 1 %": PerImage(alarms("adversarial", 0.01)),
-    "detected at 5 %": PerImage(alarms("adversarial", 0.05)),
-    "false alarms at 1 %": PerImage(alarms("clean", 0.01)),
-    "false alarms at 5 %": PerImage(alarms("clean", 0.05)),
-    "benign alarms at 5 %": PerImage(alarms("benign", 0.05)),
-    "evasion at 1 %": PerImage(lambda rows: evaded(rows, 0.01)),
-    "evasion at 5 %": PerImage(evaded),
+    "detected": PerImage(alarms("adversarial")),
+    "false alarms": PerImage(alarms("clean")),
+    "benign alarms": PerImage(alarms("benign")),
+    "evasion": PerImage(evaded),
     "certified": PerImage(lambda rows: _mean(rows.certified, pl.col("correct"))),
 }
 """Metrics by name; a study may bring functions of its own."""

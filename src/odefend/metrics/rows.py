@@ -1,7 +1,7 @@
 """The rows of an experiment, read once, and parts of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -14,13 +14,16 @@ UNUSED = ("data_digest", "net_digest", "training_seed", "gradient", "end", "meth
 """Columns that tell how rows came about: of crafted rows they are kept, of a million others they would fill the memory."""
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "crafted": {"tolerance": "rtol", "attacked_at": "rtol"},
-    "judged": {"tolerance": "rtol"},
+    "crafted": {"tolerance": "rtol", "attacked_at": "rtol", "detector": "past"},
+    "judged": {"tolerance": "rtol", "detector": "past"},
     "scored": {"tolerance": "rtol"},
     "certified": {"tolerance": "rtol"},
     "traced": {"tolerance": "rtol", "attacked_at": "rtol"},
 }
-"""Columns that have another name in a table than in a cell."""
+"""The tables, and the columns that have another name in them than in a cell."""
+
+OF_ATTACKS = ("attack", "epsilon", "attacked_at", "scale", "role")
+"""What only attacked images have."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Rows:
     scored: pl.DataFrame
     certified: pl.DataFrame
     traced: pl.DataFrame
+    allowed: float = 0.05
+    """The share of false alarms that thresholds of detectors are set for."""
 
     @classmethod
     def read(cls, ledger: Ledger, experiment: str | None = None) -> "Rows":
@@ -55,8 +60,18 @@ class Rows:
         return cls(crafted, *others)
 
     def where(self, cell: Mapping[str, Any]) -> "Rows":
-        """The rows with these values; a table that does not have a column keeps all its rows. None asks for nothing."""
-        return replace(self, **{field.name: self._part(field.name, cell) for field in fields(self)})
+        """The rows with these values; a table that does not have a column keeps all its rows. None asks for nothing.
+
+        Clean images are what attacked ones are set against, so what is asked of attacks (which, at what radius or scale) leaves
+        them in, as attacks that know no detector are left in beside those that know one, and calibration images beside all.
+        """
+        parts = {name: self._part(name, cell) for name in COLUMNS}
+        return replace(self, **parts, allowed=self.allowed if cell.get("alarms") is None else cell["alarms"])
+
+    def of_images(self, images: Collection[str]) -> "Rows":
+        """The rows of these images."""
+        chosen = pl.col("image").cast(pl.String).is_in(sorted(images))
+        return replace(self, **{name: getattr(self, name).filter(chosen) for name in COLUMNS})
 
     def judging(self) -> "Rows":
         """What models judged, without what they were attacked by."""
@@ -65,17 +80,18 @@ class Rows:
     @property
     def empty(self) -> bool:
         """Whether no table has rows."""
-        return not any(getattr(self, field.name).height for field in fields(self))
+        return not any(getattr(self, name).height for name in COLUMNS)
+
+    @property
+    def attacked(self) -> bool:
+        """Whether there are rows of attacked images."""
+        tables = (getattr(self, name) for name in COLUMNS if name != "certified")
+        return any(rows["crafted"].is_not_null().any() if "crafted" in rows.columns else rows.height for rows in tables)
 
     def column(self, name: str) -> list[pl.Series]:
         """The values of a cell's column in all tables that have it."""
-        found = []
-        for field in fields(self):
-            table: pl.DataFrame = getattr(self, field.name)
-            column = COLUMNS[field.name].get(name, name)
-            if column in table.columns:
-                found.append(table[column].alias(name))
-        return found
+        tables = ((getattr(self, table), COLUMNS[table].get(name, name)) for table in COLUMNS)
+        return [rows[column].alias(name) for rows, column in tables if column in rows.columns]
 
     def _part(self, table: str, cell: Mapping[str, Any]) -> pl.DataFrame:
         rows: pl.DataFrame = getattr(self, table)
@@ -85,7 +101,14 @@ class Rows:
             if value is None or column not in rows.columns or (table, name) == ("crafted", "measure"):
                 continue
             wanted = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            rows = rows.filter(pl.col(column).is_in(wanted, nulls_equal=True))
+            found = pl.col(column).is_in(wanted, nulls_equal=True)
+            if name in OF_ATTACKS and "crafted" in rows.columns:
+                found |= pl.col("crafted").is_null()
+            if column in ("past", "alarms"):
+                found |= pl.col(column).is_null()
+            if (table, name) == ("scored", "measure"):
+                found |= pl.col("kind") == "calibration"
+            rows = rows.filter(found)
         return rows
 
 

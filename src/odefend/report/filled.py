@@ -8,7 +8,7 @@ import polars as pl
 
 from odefend.experiments.expand import several
 from odefend.experiments.parts import Cell, Experiment, Row, TablePart
-from odefend.metrics.rows import Rows
+from odefend.metrics.rows import OF_ATTACKS, Rows
 from odefend.report.cells import Filled, fill, wanted
 from odefend.report.table import Table
 
@@ -19,6 +19,8 @@ NAMED = {"model": "models", "attack": "attacks", "detector": "detectors", "data"
 def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
     """One table, filled."""
     lines = list(_lines(part, rows, experiment))
+    if part.same_images:
+        rows = rows.of_images(_common(part, rows, [cell for line, _ in lines for cell in (line, line.other) if cell]))
     cells = [[fill(rows, column, part.where, line) for column in part.columns] for line, _ in lines]
     heads = part.heads or tuple(name for name in part.rows if isinstance(name, str)) or ("",)
     printed = {head: [None if one is None else f"{one:g}" for one in values] for head, values in part.published.items()}
@@ -32,6 +34,12 @@ def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
         for line, filled in zip(body, cells, strict=True):
             line.append(filled[number].text)
     return Table(part.title, tuple(columns), tuple(map(tuple, body)), _note(part), _numbers(part, cells))
+
+
+def _common(part: TablePart, rows: Rows, cells: Sequence[Cell]) -> set[str]:
+    """The images that the attacks of all rows, and of what they are set beside, were tried on."""
+    tried = [set(rows.where(wanted(part.where, cell)).crafted["image"].cast(pl.String)) for cell in cells]
+    return set.intersection(*filter(None, tried)) if any(tried) else set()
 
 
 def _note(part: TablePart) -> str:
@@ -59,7 +67,8 @@ def _lines(part: TablePart, rows: Rows, experiment: Experiment) -> Iterator[tupl
     grids = [_values(name, rows.where(wanted(part.where)), experiment, part.where) for name in names]
     for point in product(*grids):
         cell = Row(**{name: value for name, value in zip(names, point, strict=True) if value is not None})
-        if not rows.where(wanted(part.where, cell) | _absent(names, point)).empty:
+        found = rows.where(wanted(part.where, cell) | _absent(names, point))
+        if found.attacked if set(names) & set(OF_ATTACKS) else not found.empty:
             yield cell, tuple(_told(value) for value in point)
 
 

@@ -6,8 +6,10 @@
 from collections.abc import Callable, Mapping
 
 from odefend.experiments import Experiment
+from odefend.studies.attacks import attacks
 from odefend.studies.presets import presets
 
 STUDIES: Mapping[str, Callable[..., Experiment]] = {
+    "attacks": attacks,
     "presets": presets,
 }

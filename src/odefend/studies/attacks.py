@@ -1,267 +1,322 @@
-"""The attacks on trial: beside Foolbox, in bfloat16, against a random tolerance, against detectors, and on time.
-
-It reads from top to bottom like an experiment section. Every number of its tables comes from rows of the ledger.
-"""
+"""The attacks on trial: beside Foolbox, in bfloat16, against a random tolerance, against detectors, and on the solver's work."""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import polars as pl
-
-from odefend.attacks import BIM, PGD, Attack, Availability, CarliniWagner, FoolboxAttack
-from odefend.defenses import LogUniform
-from odefend.evaluation import (
-    Condition,
-    Craft,
-    Defended,
-    Guarded,
-    Judge,
-    Ledger,
-    Runner,
-    Screen,
-    Slice,
-    View,
-    Watch,
-    shards,
+from odefend.experiments import (
+    AttackPart,
+    Cell,
+    Column,
+    DataPart,
+    DerivedPart,
+    DetectorPart,
+    Experiment,
+    MeasurePart,
+    ModelPart,
+    Row,
+    TablePart,
 )
-from odefend.evaluation.detection import threshold
-from odefend.evaluation.ledger import canonical, digest
-from odefend.evaluation.plan import Unit, work
-from odefend.norms import L2, RMS, Norm
-from odefend.progress import Progress
-from odefend.version import code_version
 
 TOLERANCE = 1e-3
 TOLERANCES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-RANGE = LogUniform(1e-5, 1e-1)
-DRAWN = Defended("random-tolerance", canonical({"distribution": asdict(RANGE)}))
-FRESH = 10
-"""Draws under which images made against a random tolerance are judged; no attack has seen them."""
+RANGE = {"low": 1e-5, "high": 1e-1}
 DETECTORS = ("one-pass-margin", "tolerance-vote")
 ALARMS = (0.01, 0.05)
-"""Shares of clean images that a detector may refuse."""
-PUBLISHED = CarliniWagner()
-QUICK = CarliniWagner(steps=40, binary_search_steps=4, learning_rate=0.1, initial_constant=1.0)
+RADII = (0.1, 0.3, 1.0)
+EPSILON, RMS, STEPS, DRAWS = 0.1, 0.05, 20, 4
+JUDGED = 10
+"""Draws under which images made against a random tolerance are judged; no attack has seen them."""
+PUBLISHED = {"steps": 100, "binary_search_steps": 5, "learning_rate": 0.05, "initial_constant": 0.01}
+FAST = {"steps": 40, "binary_search_steps": 4, "learning_rate": 0.1, "initial_constant": 1.0}
 
 
-@dataclass(frozen=True)
-class Setup:
-    """The size of the study: `images` for most of it, fewer where every gradient costs several solves; `sample`: the seed by which
-    they are drawn."""
-
-    net: str = "mnist-oon"
-    data: str = "mnist"
-    pixels: int = 28 * 28
-    images: int = 200
-    low: int = 100
-    drawn: int = 50
-    watched: int = 25
-    calibration: int = 200
-    epsilon: float = 0.1
-    steps: int = 20
-    draws: int = 4
-    shard: int = 50
-    sample: int | None = 0
-    search: CarliniWagner = PUBLISHED
-    quick: CarliniWagner = QUICK
-    rms: float = 0.05
-    radii: tuple[float, ...] = (0.1, 0.3, 1.0)
-
-    @property
-    def view(self) -> View:
-        """The net at the tolerance of its training."""
-        return View(self.net, TOLERANCE)
-
-    @property
-    def name(self) -> str:
-        """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-        return f"attacks-{digest({'setup': repr(self), 'version': code_version()})[:8]}"
-
-    def slices(self, count: int) -> list[Slice]:
-        """Test images, in shards."""
-        return shards(self.data, "test", count, self.shard, self.sample)
-
-    def craft(
-        self, experiment: str, attack: Attack, count: int | None = None, guard: Guarded | None = None
-    ) -> list[Craft]:
-        """One attack on the net, in shards."""
-        return [
-            Craft(experiment, attack, self.view, images, guard=guard) for images in self.slices(count or self.images)
-        ]
-
-
-def beside_foolbox(setup: Setup) -> list[Craft]:
-    """The same settings here and there: the search for the nearest image, and steps in balls of three norms. What Foolbox 1.8
-    and 2.0 called L2 is RMS here; in Foolbox 3 it is an L2 ball of radius times the root of the number of pixels."""
-    search, steps, epsilon = setup.search, setup.steps, setup.epsilon
-    theirs = {
-        "steps": search.steps,
-        "binary_search_steps": search.binary_search_steps,
-        "stepsize": search.learning_rate,
-        "initial_const": search.initial_constant,
-        "confidence": search.confidence,
-        "abort_early": search.abort_early,
-    }
-    length = setup.rms * math.sqrt(setup.pixels)
-
-    def bim(radius: float, norm: Norm | None = None) -> BIM:
-        how = BIM(radius, steps=steps, step_size=radius / 5, early_stop=False)
-        return how if norm is None else replace(how, norm=norm)
-
-    return [
-        *setup.craft("C&W", search),
-        *setup.craft("C&W, Foolbox", FoolboxAttack("L2CarliniWagnerAttack", theirs)),
-        *setup.craft("BIM", bim(epsilon)),
-        *setup.craft("BIM, Foolbox", _foolbox_bim("Linf", epsilon, steps)),
-        *setup.craft("BIM, RMS", bim(setup.rms, RMS)),
-        *setup.craft("BIM, L2", bim(length, L2)),
-        *setup.craft("BIM, L2, Foolbox", _foolbox_bim("L2", length, steps)),
-    ]
-
-
-def _foolbox_bim(norm: str, epsilon: float, steps: int) -> FoolboxAttack:
-    settings = {"steps": steps, "abs_stepsize": epsilon / 5, "random_start": False}
-    return FoolboxAttack(f"{norm}BasicIterativeAttack", settings, epsilon)
-
-
-def lower_precision(setup: Setup) -> list[Craft]:
-    """The same search with gradients in bfloat16."""
-    return setup.craft("C&W, bfloat16", replace(setup.search, search_precision="bfloat16"), setup.low)
-
-
-def random_tolerance(setup: Setup) -> list[Craft]:
-    """Without and with knowing that the tolerance will be drawn: the net as trained, or an expectation over draws."""
-    pgd = PGD(setup.epsilon, steps=setup.steps // 2, early_stop=False)
-    several = replace(setup.view, defense=DRAWN, draws=setup.draws)
-    return [
-        *setup.craft("random tolerance, plain PGD", pgd),
-        *(replace(unit, view=several) for unit in setup.craft("random tolerance, knowing PGD", pgd)),
-        *setup.craft("random tolerance, plain C&W", setup.quick, setup.drawn),
-        *(
-            replace(unit, view=several)
-            for unit in setup.craft("random tolerance, knowing C&W", setup.quick, setup.drawn)
+def attacks(
+    images: int = 200,
+    net: str = "mnist-oon",
+    data: str = "mnist",
+    pixels: int = 28 * 28,
+    search: Mapping[str, Any] = PUBLISHED,
+    fast: Mapping[str, Any] = FAST,
+    calibration: int = 200,
+    detectors: Sequence[str] = DETECTORS,
+) -> Experiment:
+    """So many test images for most of it; half, a quarter or an eighth where every gradient costs several solves."""
+    half, quarter, eighth = (max(1, images // part) for part in (2, 4, 8))
+    return Experiment(
+        name="attacks",
+        title=f"Attacks on {net}",
+        data={
+            "test": DataPart(set=data, count=images, sample=0),
+            "calibration": DataPart(set=data, split="validation", count=calibration),
+        },
+        models={
+            "net": ModelPart(net=net, tolerance=TOLERANCE),
+            "over tolerances": ModelPart(net=net, tolerance=TOLERANCES),
+            "random": ModelPart(
+                net=net, tolerance=TOLERANCE, defense={"name": "random-tolerance", "distribution": RANGE}
+            ),
+            "capped": ModelPart(net=net, tolerance=TOLERANCE, max_steps="$cap"),
+        },
+        detectors={name: DetectorPart(detector=name, model="net") for name in detectors},
+        attacks={
+            **beside_foolbox(pixels, search),
+            "C&W, bfloat16": cw({**search, "search_precision": "bfloat16"}, count=half),
+            **against_random_tolerance(fast, quarter),
+            **past_detectors(fast, eighth, detectors),
+            "slowdown": AttackPart(
+                attack="availability", settings={"steps": STEPS}, epsilon=RADII, on="net", count=quarter
+            ),
+        },
+        measures={
+            "clean": MeasurePart(measure="predict", models="net"),
+            "clean, first images": MeasurePart(measure="predict", models="net", count=quarter),
+            "over tolerances": MeasurePart(
+                measure="predict",
+                models="over tolerances",
+                images=("C&W", "C&W, bfloat16", "C&W, Foolbox"),
+                pairing="each",
+            ),
+            "drawn": MeasurePart(
+                measure="predict",
+                models="random",
+                images=("clean", *against_random_tolerance(fast, 1)),
+                pairing="each",
+                draws=JUDGED,
+            ),
+            "slowed": MeasurePart(measure="predict", models=("net", "capped"), images="slowdown", pairing="each"),
+            "scores": MeasurePart(measure="score", images=("clean", "PGD", "C&W, fast")),
+        },
+        derived={"cap": DerivedPart(value="step-cap", of="clean")},
+        tables=(
+            foolbox_table(images),
+            precision_table(half),
+            random_table(),
+            evasion_table(eighth, calibration, detectors),
+            distance_table(detectors),
+            work_table(quarter),
         ),
-    ]
+    )
 
 
-def unguarded(setup: Setup) -> list[Craft]:
-    """Attacks that know nothing of a detector."""
-    return [
-        *setup.craft("plain PGD", PGD(setup.epsilon, steps=setup.steps), setup.watched),
-        *setup.craft("plain C&W", setup.quick, setup.watched),
-    ]
+def cw(settings: Mapping[str, Any], on: str = "net", **other: Any) -> AttackPart:
+    """C&W on a model."""
+    return AttackPart(attack="carlini-wagner", settings=settings, on=on, **other)
 
 
-def guarded(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
-    """The same attacks, knowing the detector and its threshold; `limits`: threshold and scale by detector and alarms."""
-    found = []
-    for (detector, allowed), (level, scale) in limits.items():
-        guard = Guarded(Watch(detector), level, scale)
-        of = f"{detector}, {allowed:g}"
-        found += setup.craft(f"knowing PGD: {of}", PGD(setup.epsilon, steps=setup.steps), setup.watched, guard)
-        found += setup.craft(f"knowing C&W: {of}", setup.quick, setup.watched, guard)
-    return found
+def beside_foolbox(pixels: int, search: Mapping[str, Any]) -> dict[str, AttackPart]:
+    """The same settings here and there: the search for the nearest image, and steps in balls of three norms. What Foolbox 1.8 and
+    2.0 called L2 is RMS here; in Foolbox 3 it is an L2 ball of radius times the root of the number of pixels."""
+    names = {"learning_rate": "stepsize", "initial_constant": "initial_const"}
+    theirs = {names.get(key, key): value for key, value in search.items()} | {"confidence": 0.0, "abort_early": True}
+
+    def bim(norm: str, radius: float) -> AttackPart:
+        settings = {"steps": STEPS, "step_size": radius / 5, "early_stop": False, "norm": norm}
+        return AttackPart(attack="bim", settings=settings, epsilon=radius, on="net")
+
+    def foolbox_bim(norm: str, radius: float) -> AttackPart:
+        steps = {"steps": STEPS, "abs_stepsize": radius / 5, "random_start": False}
+        settings = {"attack": f"{norm}BasicIterativeAttack", "settings": steps}
+        return AttackPart(attack="foolbox", settings=settings, epsilon=radius, on="net")
+
+    length = RMS * math.sqrt(pixels)
+    return {
+        "C&W": cw(search),
+        "C&W, Foolbox": AttackPart(
+            attack="foolbox", settings={"attack": "L2CarliniWagnerAttack", "settings": theirs}, on="net"
+        ),
+        "BIM": bim("linf", EPSILON),
+        "BIM, Foolbox": foolbox_bim("Linf", EPSILON),
+        "BIM, RMS": bim("rms", RMS),
+        "BIM, L2": bim("l2", length),
+        "BIM, L2, Foolbox": foolbox_bim("L2", length),
+    }
 
 
-def on_time(setup: Setup) -> list[Craft]:
-    """The attack on the solver's work, up to a radius at which any image will do."""
-    return [
-        unit
-        for radius in setup.radii
-        for unit in setup.craft(slowed(radius), Availability(radius, steps=setup.steps), setup.drawn)
-    ]
+def against_random_tolerance(fast: Mapping[str, Any], count: int) -> dict[str, AttackPart]:
+    """Without and with knowing that the tolerance will be drawn: the net as trained, or an expectation over draws."""
+    pgd = {"steps": STEPS // 2, "early_stop": False}
+    return {
+        "PGD, oblivious": AttackPart(attack="pgd", settings=pgd, epsilon=EPSILON, on="net", role="oblivious"),
+        "PGD, adaptive": AttackPart(
+            attack="pgd", settings=pgd, epsilon=EPSILON, on="random", draws=DRAWS, role="adaptive"
+        ),
+        "C&W, oblivious": cw(fast, count=count, role="oblivious"),
+        "C&W, adaptive": cw(fast, count=count, on="random", draws=DRAWS, role="adaptive"),
+    }
 
 
-def slowed(radius: float) -> str:
-    """The experiment of the attack on the solver's work at a radius."""
-    return f"availability, radius {radius:g}"
+def past_detectors(fast: Mapping[str, Any], count: int, detectors: Sequence[str]) -> dict[str, AttackPart]:
+    """Without and with knowing the detector and its threshold."""
+    knowing = {"knowing": tuple(detectors), "alarms": ALARMS, "role": "adaptive", "count": count}
+    pgd = {"attack": "pgd", "settings": {"steps": STEPS}, "epsilon": EPSILON, "on": "net"}
+    return {
+        "PGD": AttackPart(**pgd, count=count, role="oblivious"),
+        "PGD, past": AttackPart(**pgd | knowing),
+        "C&W, fast": cw(fast, count=count, role="oblivious"),
+        "C&W, past": cw(fast, **knowing),
+    }
 
 
-def judgements(setup: Setup) -> list[Judge]:
-    """What the images made above are judged under."""
-    grid = tuple(Condition(tolerance) for tolerance in TOLERANCES)
-    draws = tuple(Condition(TOLERANCE, random=RANGE, draw=draw) for draw in range(FRESH))
-    at_home = (Condition(TOLERANCE),)
-    searches = [unit for unit in (*beside_foolbox(setup), *lower_precision(setup)) if unit.experiment.startswith("C&W")]
-    return [
-        *(Judge(unit.experiment, setup.view, unit.images, grid, unit) for unit in searches),
-        *(Judge(unit.experiment, setup.view, unit.images, draws, unit) for unit in random_tolerance(setup)),
-        *(Judge("random tolerance, clean", setup.view, images, draws) for images in setup.slices(setup.images)),
-        *(Judge(unit.experiment, setup.view, unit.images, at_home, unit) for unit in on_time(setup)),
-        *(Judge("clean", setup.view, images, at_home) for images in setup.slices(setup.images)),
-    ]
+def foolbox_table(images: int) -> TablePart:
+    """Success, distance and work of the same settings in both."""
+    pairs = (
+        ("C&W", "C&W", "C&W, Foolbox"),
+        ("BIM, radius 0.1", "BIM", "BIM, Foolbox"),
+        ("BIM, L2", "BIM, L2", "BIM, L2, Foolbox"),
+        ("BIM, RMS, radius 0.05", "BIM, RMS", "BIM, L2, Foolbox"),
+    )
+    return TablePart(
+        title="The same settings in odefend and in Foolbox",
+        heads=("attack",),
+        rows=tuple(Row(label=label, attack=own, other=Cell(attack=theirs)) for label, own, theirs in pairs),
+        where=Cell(model="net"),
+        columns=(
+            Column(head="success", metric="success"),
+            Column(head="success, Foolbox", metric="success", of="other"),
+            Column(head="difference, points", metric="success", minus="other"),
+            Column(head="mean L2", metric="L2"),
+            Column(head="mean L2, Foolbox", metric="L2", of="other"),
+            Column(head="L2 beside Foolbox", metric="L2", over="other", show="change"),
+            Column(head="gradients", metric="gradients", show="plain"),
+            Column(head="gradients, Foolbox", metric="gradients", of="other", show="plain"),
+        ),
+        note=f"At tolerance {TOLERANCE:g}, {images} images; both attack the same net and are judged by the same solver. L2 beside "
+        "Foolbox: ratio of the means over images that both broke. The RMS ball is what Foolbox 1.8 and 2.0 called L2; in "
+        "Foolbox 3 it "
+        "is an L2 ball of its radius times the root of the number of pixels, and stands beside that one.",
+    )
 
 
-def capped(setup: Setup, cap: int) -> list[Judge]:
-    """The attack on time, judged with a cap on steps that every clean image keeps."""
-    view = replace(setup.view, max_steps=cap)
-    return [
-        Judge(f"{unit.experiment}, capped", view, unit.images, (Condition(TOLERANCE),), unit) for unit in on_time(setup)
-    ]
+def precision_table(images: int) -> TablePart:
+    """Images that C&W made with gradients in float32 and in bfloat16, judged over tolerances."""
+    names = {"float32": "C&W", "bfloat16": "C&W, bfloat16", "float32, Foolbox": "C&W, Foolbox"}
+    judged = tuple(
+        Column(head=f"{at:g}", metric="recovered", model="over tolerances", measure="over tolerances", tolerance=at)
+        for at in TOLERANCES
+    )
+    return TablePart(
+        title="C&W images recovered by tolerance, searched in two precisions",
+        same_images=True,
+        heads=("gradients in",),
+        rows=tuple(Row(label=label, attack=attack) for label, attack in names.items()),
+        columns=(
+            Column(head="success", metric="success", model="net"),
+            Column(head="mean L2", metric="L2", model="net"),
+            Column(head="gradients", metric="gradients", model="net", show="plain"),
+            *judged,
+        ),
+        note=f"Attacked at tolerance {TOLERANCE:g} and judged at others: the share of the images that fooled the net which it "
+        f"has right "
+        f"again. {images} images. Every success was judged in float32, and the last round of the search in "
+        "bfloat16 is in float32.",
+    )
 
 
-def clean_screens(setup: Setup) -> list[Screen]:
-    """Clean images before the detectors: to set thresholds by, and to see how many they refuse."""
-    held_out = Slice(setup.data, "validation", 0, setup.calibration, sample=setup.sample)
-    test = Slice(setup.data, "test", 0, setup.images, sample=setup.sample)
-    return [
-        Screen("clean", setup.view, images, Watch(detector)) for detector in DETECTORS for images in (held_out, test)
-    ]
+def random_table() -> TablePart:
+    """Attacks that know that the tolerance is drawn beside the same that do not."""
+    pairs = {f"PGD, radius {EPSILON:g}": "PGD", "C&W": "C&W"}
+    rows = (
+        Row(
+            label=label,
+            attack=f"{name}, adaptive",
+            model="random",
+            other=Cell(attack=f"{name}, oblivious", model=("net", "random")),
+        )
+        for label, name in pairs.items()
+    )
+    return TablePart(
+        title="A tolerance drawn anew for every answer",
+        heads=("attack",),
+        rows=tuple(rows),
+        where=Cell(measure="drawn"),
+        columns=(
+            Column(head="images", metric="fooled", minus="other", show="n"),
+            Column(head="oblivious fools", metric="fooled", of="other"),
+            Column(head="adaptive fools", metric="fooled"),
+            Column(head="difference, points", metric="fooled", minus="other"),
+            Column(head="L2, oblivious", metric="L2", of="other"),
+            Column(head="L2, adaptive", metric="L2"),
+            Column(head="extra L2", metric="L2", minus="other", show="3"),
+        ),
+        note=f"The tolerance is log-uniform in [{RANGE['low']:g}, {RANGE['high']:g}]. The oblivious attack sees tolerance "
+        f"{TOLERANCE:g}; "
+        f"the adaptive one the mean over {DRAWS} draws of its own, the same throughout. Judged under {JUDGED} draws that no "
+        f"attack has "
+        "seen, averaged per image, on images that were right before. Extra L2: on images that both broke.",
+    )
 
 
-def attacked_screens(setup: Setup) -> list[Screen]:
-    """What attackers who knew nothing made, before the detectors."""
-    return [
-        Screen(unit.experiment, setup.view, unit.images, Watch(detector), unit)
-        for detector in DETECTORS
-        for unit in unguarded(setup)
-    ]
+def evasion_table(images: int, calibration: int, detectors: Sequence[str]) -> TablePart:
+    """Share of images that end up misclassified and accepted, by what the attacker knows."""
+    rows = (Row(label=(name, f"{100 * one:g} %"), detector=name, alarms=one) for name in detectors for one in ALARMS)
+    return TablePart(
+        title="Success against a net with a detector",
+        heads=("detector", "alarms allowed"),
+        rows=tuple(rows),
+        columns=(
+            Column(head="false alarms", metric="false alarms", measure="scores"),
+            Column(head="PGD, oblivious", metric="evasion", attack="PGD", measure="scores"),
+            Column(head="PGD, adaptive", metric="success", attack="PGD, past"),
+            Column(head="C&W, oblivious", metric="evasion", attack="C&W, fast", measure="scores"),
+            Column(head="C&W, adaptive", metric="success", attack="C&W, past"),
+        ),
+        note=f"{images} images; success: misclassified, and accepted by the detector. PGD in an L-inf ball of {EPSILON:g}; "
+        f"C&W without "
+        f"limit. Thresholds were set on {calibration} other clean images; a vote has whole steps, so it alarms less than allowed. "
+        "Adaptive: has "
+        "the detector, its threshold and its gradient.",
+    )
 
 
-def limits(scored: pl.DataFrame) -> dict[tuple[str, float], tuple[float, float]]:
-    """(threshold, scale) of each detector for each share of alarms; the scale is the standard deviation of its scores."""
-    found = {}
-    for detector in DETECTORS:
-        rows = scored.filter((pl.col("detector") == detector) & (pl.col("kind") == "calibration"))
-        spread = float(rows["score"].to_numpy().std()) or 1.0
-        for allowed in ALARMS:
-            found[detector, allowed] = (threshold(scored, detector, allowed), spread)
-    return found
+def distance_table(detectors: Sequence[str]) -> TablePart:
+    """What it costs C&W to pass each detector."""
+    plain = Cell(attack="C&W, fast", model="net")
+    rows = (
+        Row(label=(name, f"{100 * one:g} %"), attack="C&W, past", detector=name, alarms=one, other=plain)
+        for name in detectors
+        for one in ALARMS
+    )
+    return TablePart(
+        title="What passing a detector costs C&W",
+        heads=("detector", "alarms allowed"),
+        rows=tuple(rows),
+        columns=(
+            Column(head="L2, oblivious", metric="L2", of="other"),
+            Column(head="L2, adaptive", metric="L2"),
+            Column(head="extra L2", metric="L2", minus="other", show="3"),
+            Column(head="images", metric="L2", minus="other", show="n"),
+        ),
+        note="Means over images broken; extra over so many images that both broke.",
+    )
 
 
-def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None = None) -> Ledger:
-    """Do whatever is not yet in the ledger at `folder`; returns the ledger."""
-    first: list[Unit] = [
-        *beside_foolbox(setup),
-        *lower_precision(setup),
-        *random_tolerance(setup),
-        *unguarded(setup),
-        *on_time(setup),
-        *clean_screens(setup),
-        *attacked_screens(setup),
-        *judgements(setup),
-    ]
-    guess = dict.fromkeys(((detector, allowed) for detector in DETECTORS for allowed in ALARMS), (0.0, 1.0))
-    last = sum(work(unit) for unit in guarded(setup, guess))
-    progress.stage("attacks on trial", sum(map(work, first)) + last)
-    with Runner(folder, workers) as runner:
-        _run(runner, setup, first, progress.advance)
-        done = sum(map(work, first))
-        scored = runner.ledger.read("scored", setup.name)
-        _run(runner, setup, guarded(setup, limits(scored)), lambda more: progress.advance(done + more))
-        clean = runner.ledger.read("judged", setup.name).filter(pl.col("experiment") == "clean")
-        _run(runner, setup, capped(setup, _cap(clean)), lambda _: None)
-    return runner.ledger
-
-
-def _cap(clean: pl.DataFrame) -> int:
-    """As many steps as the costliest clean image asks for."""
-    return int((clean["accepted"] + clean["rejected"]).max())  # type: ignore[arg-type]
-
-
-def _run(
-    runner: Runner, setup: Setup, units: list[Unit] | list[Craft] | list[Judge], tell: Callable[[float], None]
-) -> None:
-    runner.run([(unit, work(unit)) for unit in units], tell, setup.name)
+def work_table(images: int) -> TablePart:
+    """Work of the solver before and after the attack on it, and with a limit, by the attack's radius."""
+    clean = Cell(measure="clean, first images", model="net")
+    rows = [Row(label=("clean", "none"), measure="clean, first images", model="net")]
+    for radius in RADII:
+        attacked = {"attack": "slowdown", "epsilon": radius, "measure": "slowed"}
+        rows += [
+            Row(
+                label=(f"attacked, radius {radius:g}", cap),
+                model=model,
+                other=clean if model == "net" else None,
+                **attacked,
+            )
+            for model, cap in (("net", "none"), ("capped", "steps of the costliest clean image"))
+        ]
+    return TablePart(
+        title="An attack on the solver's work",
+        heads=("images", "cap"),
+        rows=tuple(rows),
+        columns=(
+            Column(head="mean NFE", metric="NFE"),
+            Column(head="largest NFE", metric="largest NFE", show="plain"),
+            Column(head="work, times clean", metric="NFE", over="other", show="2"),
+            Column(head="abstention", metric="abstention"),
+        ),
+        note=f"At tolerance {TOLERANCE:g}, {images} images, L-inf balls. An answer that the cap stopped says so in its "
+        f"status, and counts "
+        "as none.",
+    )
