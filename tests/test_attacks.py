@@ -10,7 +10,9 @@ from toys import Linear, pictures, small_ode_net
 import odefend
 from odefend.attacks import (
     BIM,
+    DDN,
     FGSM,
+    FMN,
     LOSSES,
     PGD,
     PRESETS,
@@ -20,6 +22,7 @@ from odefend.attacks import (
     DeepFool,
     FoolboxAttack,
     Pushed,
+    SuperDeepFool,
     check_setup,
     named_attack,
 )
@@ -47,6 +50,10 @@ ATTACKS = [
     BIM(0.1, steps=3, momentum=1.0),
     DeepFool(steps=4),
     DeepFool(LINF, steps=4, candidates=3),
+    SuperDeepFool(steps=3, candidates=3),
+    DDN(steps=3),
+    FMN(steps=3),
+    FMN(LINF, steps=3, closing=2),
     SHORT_CW,
     PGD(0.1, steps=3, search_precision="bfloat16"),
     dataclasses.replace(SHORT_CW, search_precision="bfloat16"),

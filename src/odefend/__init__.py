@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from odefend.attacks import ATTACKS as ATTACKS
     from odefend.attacks import BIM as BIM
+    from odefend.attacks import DDN as DDN
     from odefend.attacks import FGSM as FGSM
+    from odefend.attacks import FMN as FMN
     from odefend.attacks import PGD as PGD
     from odefend.attacks import Adversarial as Adversarial
     from odefend.attacks import Attack as Attack
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from odefend.attacks import FoolboxAttack as FoolboxAttack
     from odefend.attacks import Guard as Guard
     from odefend.attacks import Pushed as Pushed
+    from odefend.attacks import SuperDeepFool as SuperDeepFool
     from odefend.attacks import as_foolbox as as_foolbox
     from odefend.attacks import check_setup as check_setup
     from odefend.attacks import named_attack as named_attack

@@ -33,14 +33,19 @@ class Norm(Protocol):
         """The direction of norm 1 along which a linear loss rises fastest; a zero gradient stays zero."""
         ...
 
-    def project(self, delta: Images, epsilon: float) -> Images:
-        """The perturbation brought back into the ball of radius `epsilon`."""
+    def project(self, delta: Images, epsilon: float | Radius) -> Images:
+        """The perturbation brought back into the ball of radius `epsilon`, which may be one for each image, (N, 1, 1, 1)."""
         ...
 
     def ball(self, uniform: Images, normal: Images, radius: Radius) -> Images:
         """A point of the unit ball, uniformly distributed, made of independent noise: `uniform` in [-1, 1] and
         standard `normal` of the images' shape, `radius` uniform in [0, 1] of shape (N, 1, 1, 1)."""
         ...
+
+
+def dual(norm: Norm, gradient: Images) -> PerImage:
+    """How fast a linear loss with that gradient rises along the direction of norm 1 along which it rises fastest."""
+    return (gradient * norm.steepest(gradient)).flatten(1).sum(1)
 
 
 _WITHIN = 1 - 1e-12
@@ -80,8 +85,10 @@ class MaxNorm:
         """The sign of the gradient."""
         return gradient.sign()
 
-    def project(self, delta: Images, epsilon: float) -> Images:
+    def project(self, delta: Images, epsilon: float | Radius) -> Images:
         """Clipped to [-epsilon, epsilon]."""
+        if isinstance(epsilon, Tensor):
+            return torch.minimum(torch.maximum(delta, -epsilon), epsilon)
         return delta.clamp(-epsilon, epsilon)
 
     def ball(self, uniform: Images, normal: Images, radius: Radius) -> Images:  # noqa: ARG002
@@ -109,7 +116,7 @@ class EuclideanNorm:
         size = self.size(scaled).view(-1, 1, 1, 1)
         return scaled / torch.where(size > 0, size, 1)
 
-    def project(self, delta: Images, epsilon: float) -> Images:
+    def project(self, delta: Images, epsilon: float | Radius) -> Images:
         """Scaled down where it is longer than `epsilon`."""
         size = self.size(delta).view(-1, 1, 1, 1)
         return torch.where(size > epsilon, delta * (_WITHIN * epsilon / torch.where(size > 0, size, 1)), delta)

@@ -5,9 +5,12 @@ from odefend.attacks.availability import Availability as Availability
 from odefend.attacks.base import Adversarial as Adversarial
 from odefend.attacks.base import Attack as Attack
 from odefend.attacks.carlini_wagner import CarliniWagner as CarliniWagner
+from odefend.attacks.ddn import DDN as DDN
 from odefend.attacks.deepfool import DeepFool as DeepFool
+from odefend.attacks.deepfool import SuperDeepFool as SuperDeepFool
 from odefend.attacks.differentiable import straight_through as straight_through
 from odefend.attacks.expectation import Expectation as Expectation
+from odefend.attacks.fmn import FMN as FMN
 from odefend.attacks.foolbox_adapter import FoolboxAttack as FoolboxAttack
 from odefend.attacks.foolbox_adapter import as_foolbox as as_foolbox
 from odefend.attacks.gradient import BIM as BIM

@@ -11,7 +11,9 @@ from odefend.attacks.autoattack_adapter import AutoAttack
 from odefend.attacks.availability import Availability
 from odefend.attacks.base import Attack
 from odefend.attacks.carlini_wagner import CarliniWagner
-from odefend.attacks.deepfool import DeepFool
+from odefend.attacks.ddn import DDN
+from odefend.attacks.deepfool import DeepFool, SuperDeepFool
+from odefend.attacks.fmn import FMN
 from odefend.attacks.foolbox_adapter import FoolboxAttack
 from odefend.attacks.gradient import BIM, FGSM, PGD
 from odefend.errors import InvalidInput, unknown
@@ -23,6 +25,9 @@ ATTACKS: dict[str, type[Attack]] = {
     "pgd": PGD,
     "carlini-wagner": CarliniWagner,
     "deepfool": DeepFool,
+    "superdeepfool": SuperDeepFool,
+    "ddn": DDN,
+    "fmn": FMN,
     "availability": Availability,
     "foolbox": FoolboxAttack,
     "autoattack": AutoAttack,
