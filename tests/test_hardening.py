@@ -215,6 +215,34 @@ def test_the_tables_of_the_study(study, tmp_path):
     assert {"clean images refused", "clean accuracy"} <= set(refusing.columns)
 
 
+def test_all_attacks_are_united_image_by_image_whoever_met_them():
+    """Four images. PGD breaks the first, the gradient of another net the second, Square, which only two met, the third: of all
+    attacks one of four is left, of those two one."""
+    met = {"PGD": "abcd", "PGD, margin": "abcd", "adaptive": "abcd", "Square": "cd", "APGD and FAB": "cd"}
+    broken = {"PGD": "a", "adaptive": "b", "Square": "c"}
+    crafted = pl.DataFrame(
+        {
+            "experiment": name,
+            "net": "digits-res",
+            "epsilon": 0.2,
+            "image": image,
+            "success": image in broken.get(name, ""),
+            "initially_wrong": False,
+            "status": 0,
+        }
+        for name, images in met.items()
+        for image in images
+    )
+    clean = pl.DataFrame({"experiment": ["clean"] * 4, "net": "digits-res", "image": list("abcd"), "correct": True})
+    rows = hardened_report.Rows(crafted, clean, pl.DataFrame(), pl.DataFrame())
+    table = hardened_report.in_balls(rows, replace(SMOKE, nets=("digits-res",), epsilons=(0.2,)))
+    assert [cell.split(" [")[0] for cell in table.rows[0][3:]] == [
+        *("75.0 %", "100.0 %", "75.0 %", "50.0 %", "100.0 %"),
+        *("25.0 %", "50.0 %"),
+    ]
+    assert "5 queries" in table.note and "shorter than in AutoAttack's standard version" in table.note
+
+
 def test_how_far_a_net_is_broken_counts_those_that_stand():
     """Five images of a net: one wrong anyhow, three broken at L2 distances of 1, 2 and 3, one never."""
     each = {"success": [True, True, True, True, False], "initially_wrong": [True, False, False, False, False]}
@@ -230,6 +258,7 @@ def test_certified_is_what_is_right_and_proven():
     certified = pl.DataFrame(
         {
             "experiment": (one := hardened.Smoothed("digits-res", 0.1)).label,
+            "image": list("abcd"),
             "prediction": [1, 2, 3, -1],
             "correct": [True, False, True, False],
             "radius": [0.2, 0.2, 0.1, 0.0],
