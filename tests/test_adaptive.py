@@ -107,7 +107,7 @@ def test_sources_of_an_ode_net_agree_where_it_is_solved_well_and_not_where_it_is
             found[name] = torch.autograd.grad(source(images).logsumexp(1).sum(), images)[0].flatten(1)
         return found
 
-    well = slopes_of(ode_sources(oon.at(1e-5), step=0.02))
+    well = slopes_of(ode_sources(oon.at(1e-4), step=0.02))
     assert list(well) == ["own", "tight", "exact", "adjoint", "tight adjoint", "fixed steps"]
     for one, other in itertools.combinations(well, 2):
         assert not torch.equal(well[one], well[other]), f"{one} is {other}"
@@ -117,6 +117,11 @@ def test_sources_of_an_ode_net_agree_where_it_is_solved_well_and_not_where_it_is
     # What a knowing attacker gains by solving better than the net itself does.
     loose = slopes_of(ode_sources(oon.at(1e-1)))
     assert torch.nn.functional.cosine_similarity(loose["own"], loose["tight"]).median() < 0.6
+
+
+@pytest.mark.parametrize("tolerance", [1e-5, (1e-7, 1e-9), (1e-3, 1e-5), torch.tensor([1e-3, 1e-5])])
+def test_no_source_differentiates_step_sizes_at_a_tight_tolerance(tolerance, oon):
+    assert "exact" in ode_sources(oon.at(1e-3)) and "exact" not in ode_sources(oon.at(tolerance))
 
 
 def test_several_sources_are_tried_together(oon, res, test_digits):

@@ -392,6 +392,14 @@ def test_a_check_at_the_start_tells_what_looks_wrong():
     assert "solver fails on 4 of 4" in " ".join(check_setup(stuck, pictures(4), torch.zeros(4, dtype=torch.int64)))
 
 
+def test_the_check_tells_of_gradients_that_are_those_of_step_sizes(oon, test_digits):
+    images, labels = test_digits[:2].images, test_digits[:2].labels
+    assert check_setup(oon.at(gradient="exact"), images, labels) == []
+    assert check_setup(oon.at(1e-7), images, labels) == []
+    (said,) = check_setup(oon.at(1e-7, gradient="exact"), images, labels)
+    assert "on 2 of 2 images the gradient is more than 10 times that along the steps" in said
+
+
 def test_confidence_pushes_past_the_boundary():
     net, images = linear(3, seed=1), 0.4 + 0.2 * pictures(16, seed=2)
     labels = net.predict(images).labels

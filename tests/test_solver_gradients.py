@@ -1,6 +1,8 @@
 """What each gradient mode differentiates: against finite differences, torchdiffeq, and one another."""
 
+import copy
 import gc
+import math
 import weakref
 from typing import Any
 
@@ -151,6 +153,45 @@ def test_all_modes_converge_to_one_gradient(mode, coupling, span, end):
     found, _ = gradients(field, START, total, gradient=mode, coupling=coupling, end=end, **how)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_that_step_sizes_have_drowned_is_not_finite(oon, test_digits):
+    """A tolerance at which gradients along the steps are those of the solution, and exact ones a billion times larger."""
+    with torch.no_grad():
+        state = oon.stem(test_digits[:2].images)
+    for tolerance, well in ((1e-3, True), (1e-7, False)):
+        state.requires_grad_()
+        found = oon.at(tolerance, gradient="exact").solve(state)
+        of_state, of_weight = torch.autograd.grad(found.y.square().sum(), [state, oon.field.conv1.weight])
+        assert (torch.isfinite(of_state).flatten(1).all(1) == well).all()
+        assert bool(torch.isfinite(of_weight).all()) == well
+
+
+def test_growth_that_is_the_solutions_own_is_let_pass():
+    """y' = 14 y grows a million times, and so does the gradient, which a tolerance of 1e-10 resolves."""
+    y0 = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    found = solve(lambda t, y: 14 * y, y0, tolerance=1e-10, gradient="exact")
+    (gradient,) = torch.autograd.grad(found.y.sum(), y0)
+    assert gradient.flatten().tolist() == pytest.approx([math.exp(14)] * 2, rel=1e-4)
+
+
+def test_only_the_batchs_adjoint_is_that_of_torchdiffeq(oon, test_digits):
+    """Of single images in float64, so that nothing but the error norms differ."""
+    field = copy.deepcopy(oon.field).double()
+    with torch.no_grad():
+        states = copy.deepcopy(oon.stem).double()(test_digits[:2].images.double())
+    cosines = {"sample": [], "batch": []}
+    for state in states.split(1):
+        state = state.clone().requires_grad_()
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        theirs: Any = odeint_adjoint(field, state, times, rtol=1e-3, atol=1e-3, method="dopri5")[-1]
+        (expected,) = torch.autograd.grad(theirs.square().sum(), state)
+        for coupling, found in cosines.items():
+            y = solve(field, state, tolerance=1e-3, gradient="adjoint", coupling=coupling).y
+            (ours,) = torch.autograd.grad(y.square().sum(), state)
+            found.append(torch.nn.functional.cosine_similarity(ours.flatten(), expected.flatten(), 0).item())
+    assert min(cosines["batch"]) > 1 - 1e-9
+    assert 0.5 < min(cosines["sample"]) < 0.999
 
 
 def test_the_adjoint_has_a_tolerance_of_its_own():

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from odefend.models import Classifier
+from odefend.models import Adapted, Classifier, ODENet
 
 
 @torch.no_grad()
 def check_setup(classifier: Classifier, images: Tensor, labels: Tensor) -> list[str]:
     """Sentences about what looks wrong with these images, their labels or the classifier; none where all looks right.
 
-    Looks at the range of the images, at logits that are probabilities or saturated, at accuracy near chance, and at whether
-    the same images get the same answers twice and in another batch. Raises InvalidInput as `Classifier.predict` does. Try
-    it on some tens of images: fewer say little about accuracy.
+    Looks at the range of the images, at logits that are probabilities or saturated, at accuracy near chance, at whether the
+    same images get the same answers twice and in another batch, and at exact gradients that are those of step sizes. Raises
+    InvalidInput as `Classifier.predict` does. Try it on some tens of images: fewer say little about accuracy.
     """
     said, again = classifier.predict(images), classifier.predict(images)
     return [
@@ -24,6 +24,7 @@ def check_setup(classifier: Classifier, images: Tensor, labels: Tensor) -> list[
             _determinism(said.logits, again.logits),
             _neighbours(classifier, images, said.logits),
             _abstentions(said.answered),
+            _drowned(classifier, images, labels),
         )
         if text
     ]
@@ -78,3 +79,28 @@ def _neighbours(classifier: Classifier, images: Tensor, logits: Tensor) -> str:
 def _abstentions(answered: Tensor) -> str:
     failed = int((~answered).sum())
     return f"the solver fails on {failed} of {len(answered)} images, which are left out." if failed else ""
+
+
+def _drowned(classifier: Classifier, images: Tensor, labels: Tensor) -> str:
+    if not isinstance(classifier, ODENet | Adapted):
+        return ""
+    chosen = classifier.chosen if isinstance(classifier, Adapted) else vars(classifier.settings)
+    if chosen.get("gradient") != "exact":
+        return ""
+    exact, along = _slope(classifier, images, labels), _slope(classifier.at(gradient="unrolled"), images, labels)
+    drowned = int((~(exact <= 10 * along)).sum())  # NaN is, too
+    if not drowned:
+        return ""
+    return (
+        f"gradient='exact': on {drowned} of {len(images)} images the gradient is more than 10 times that along the steps, or not "
+        "finite: it is of the step sizes and not of the answer. Use gradient='unrolled', which comes close to the solution's at "
+        "such tolerances, or a tolerance of 1e-4 or more."
+    )
+
+
+@torch.enable_grad()
+def _slope(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """The size of the gradient of each image's logit of its label."""
+    images = images.detach().requires_grad_()
+    logits = classifier.predict(images).logits.gather(1, labels[:, None])
+    return torch.autograd.grad(logits.sum(), images)[0].flatten(1).norm(dim=1)

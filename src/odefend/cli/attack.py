@@ -36,7 +36,8 @@ def run_attack(
     some = data[:LOOKED_AT]
     warnings = check_setup(view.open(), some.images, some.labels)
     if source is not None:
-        source.open()  # so that what it cannot be is said before anything is attacked
+        said = check_setup(source.open(), some.images, some.labels)
+        warnings += [f"the source of gradients: {text}" for text in said if text not in warnings]
     stop = images.start + len(data)
     units = [
         Craft(EXPERIMENT, attack, view, replace(images, start=at, stop=min(at + shard, stop)), source, seed)

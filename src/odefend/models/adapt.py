@@ -81,7 +81,8 @@ def adapt(module: nn.Module, *, in_channels: int, classes: int, **settings: Any)
     `solver.solve`, each image with its own steps wherever the state has a row for each image.
 
     settings: any of `SolverSettings` but `compiled` and `t1`, as for `Adapted.at`; what is left out stays as the module asks
-    for it, gradients included: "torchdiffeq" for odeint, "adjoint" for odeint_adjoint.
+    for it, gradients included: "torchdiffeq" for odeint, "adjoint" for odeint_adjoint, whose error is each image's own, so that
+    gradients are torchdiffeq's with coupling "batch" only.
 
     A field written for one time is tried out once, to find how it can be called at a time for each image; `calls` says
     what was found. A state that is a tuple, has no row for each image, or whose rows depend on each other (batch norm in

@@ -19,6 +19,9 @@ class SolverSettings:
     `t1` is the time that the ODE is solved up to, from 0, one for all images or a tensor with one for each; the papers' nets are
     trained with 1.
 
+    `gradient="adjoint"` is torchdiffeq's with `coupling="batch"` only, and `gradient="exact"` is of use down to a tolerance of
+    about 1e-4: see `solver.solve`.
+
     `compiled` runs the vector field through torch.compile, which needs a C++ compiler and pays on some devices only
     (on a CPU it was measured slower).
     """

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from odefend.solver.control import Norm, error_ratio, first_step, next_step, rms, ten_ulp
+from odefend.solver.growth import Growth
 from odefend.solver.rows import Rows, all_finite
 from odefend.solver.step import Attempt, VectorField, attempt, interpolate
 from odefend.solver.tableau import Tableau
@@ -13,15 +14,15 @@ from odefend.tensors import State, Times
 class AdaptiveSteps:
     """Step sizes by the rules of `control`.
 
-    `times_grad` and `control_grad` say whether times, and also the judgement of errors and the sizes that follow from
-    it, are differentiated.
+    `times_grad` says whether times are differentiated; with `growth`, which watches what comes of it, the judgement of errors
+    and the sizes that follow from it are as well.
     """
 
     def __init__(
-        self, f: VectorField, tableau: Tableau, norm: Norm, clip: bool, times_grad: bool, control_grad: bool
+        self, f: VectorField, tableau: Tableau, norm: Norm, clip: bool, times_grad: bool, growth: Growth | None
     ) -> None:
         self.f, self.tableau, self.norm, self.clip = f, tableau, norm, clip
-        self.times_grad, self.control_grad = times_grad, control_grad
+        self.times_grad, self.growth, self.control_grad = times_grad, growth, growth is not None
         self.nfe_first, self.nfe_each = 2, tableau.stages - 1
 
     def begin(self, rows: Rows) -> Rows:
@@ -56,6 +57,8 @@ class AdaptiveSteps:
 
     def attempt(self, rows: Rows, h: Times) -> Attempt:
         """The step from where the samples stand."""
+        if self.growth:
+            self.growth.watch(rows.y, rows.index)
         return attempt(self.f, rows.t, h, rows.y, rows.slope, rows.args, self.tableau)
 
     def judge(self, rows: Rows, h: Times, step: Attempt) -> Times:

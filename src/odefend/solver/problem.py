@@ -10,6 +10,7 @@ from odefend.solver.control import Norm
 from odefend.solver.deferred import DeferredIntegration
 from odefend.solver.field import PADDED_ROWS, padded
 from odefend.solver.fixed import FixedSteps
+from odefend.solver.growth import Growth
 from odefend.solver.integrate import Integration, Listener
 from odefend.solver.solution import Solution
 from odefend.solver.step import VectorField
@@ -100,10 +101,10 @@ class Problem:
     def _forwards(self, plan: Plan, listener: Listener | None) -> Solution:
         f = padded(self.f, min(len(self.y0), PADDED_ROWS))
         differentiable, mode = torch.is_grad_enabled(), plan.gradient
+        growth = Growth(self.rtol) if differentiable and mode == "exact" else None
         if plan.tableau.adaptive:
-            exact = differentiable and mode == "exact"
-            timed = exact or (differentiable and mode == "torchdiffeq")
-            steps = AdaptiveSteps(f, plan.tableau, plan.norm, plan.clip, timed, exact)
+            timed = differentiable and mode in ("exact", "torchdiffeq")
+            steps = AdaptiveSteps(f, plan.tableau, plan.norm, plan.clip, timed, growth)
         else:
             steps = FixedSteps(f, plan.tableau, plan.step or 0.0)
         every = LOOK_EVERY.get(self.y0.device.type, 1)
@@ -111,4 +112,10 @@ class Problem:
             run = DeferredIntegration(steps, plan.max_steps, every)
         else:
             run = Integration(steps, plan.max_steps, store=mode != "checkpoint", log=plan.log, listener=listener)
-        return run(self.y0, self.start, self.stop, self.rtol, self.atol, self.times, self.args)
+        # What is the caller's is not watched, but a view of it.
+        y0 = self.y0.view_as(self.y0) if growth else self.y0
+        solution = run(y0, self.start, self.stop, self.rtol, self.atol, self.times, self.args)
+        if growth:
+            growth.come_from(solution.y)
+            growth.come_from(solution.path)
+        return solution
