@@ -8,12 +8,14 @@ import pickle
 import struct
 import tarfile
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
+from limits import most_memory
 
 from odefend.data import SOURCES, cifar, fetch, local_copy, mnist, wrong_files
 from odefend.data.cifar import read_batch
@@ -53,7 +55,8 @@ def test_an_idx_file_is_read_packed_or_not(tmp_path):
     [
         (gzip.compress(idx(PICTURES), mtime=0)[:-30], "truncated or damaged"),
         (gzip.compress(idx(PICTURES)[:-1], mtime=0), "expected 2x28x28 bytes after its head, got 1567"),
-        (gzip.compress(idx(PICTURES) + b"x", mtime=0), "got 1569"),
+        (gzip.compress(idx(PICTURES) + b"x", mtime=0), "got more"),
+        (gzip.compress(idx(PICTURES)[:4] + b"\xff" * 12, mtime=0), "expected at most 536,870,912 bytes"),
         (gzip.compress(idx(PICTURES[0]), mtime=0), "expected an IDX file of bytes with 3 axes, got 00000802"),
         (gzip.compress(b"", mtime=0), "got nothing"),
         (b"<html>not found</html>", "truncated or damaged"),
@@ -65,6 +68,17 @@ def test_a_wrong_idx_file_is_named_with_the_reason(content, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         read_idx(path, 3)
     assert str(path) in str(caught.value)
+
+
+def test_no_more_is_unpacked_than_an_idx_file_announces(tmp_path):
+    """512 MiB of zeros in half a megabyte, behind a head that speaks of 1,568 bytes, or of more than any data set has."""
+    path, before = tmp_path / "images.gz", most_memory()
+    packer = zlib.compressobj(1, wbits=31)
+    parts = [packer.compress(idx(PICTURES)[:16])] + [packer.compress(bytes(1 << 22)) for _ in range(128)]
+    path.write_bytes(b"".join(parts) + packer.flush())
+    with pytest.raises(DataError, match="expected 2x28x28 bytes after its head, got more"):
+        read_idx(path, 3)
+    assert most_memory() - before < 100
 
 
 def test_splits_of_mnist_are_disjoint_and_validation_is_cut_from_train(tmp_path):
@@ -83,6 +97,9 @@ def test_splits_of_mnist_are_disjoint_and_validation_is_cut_from_train(tmp_path)
     with pytest.raises(UnknownName, match="validation"):
         mnist("validate", tmp_path)
     labels = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(idx(np.array([1, 2, 77], np.uint8))))
+    with pytest.raises(DataError, match="expected labels of 10 classes, got 77"):
+        mnist("test", tmp_path)
     labels.write_bytes(gzip.compress(idx(np.zeros(2, np.uint8))))
     with pytest.raises(DataError, match="as many labels as images, got 2 and 3"):
         mnist("test", tmp_path)

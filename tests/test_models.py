@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from limits import most_memory
 from toys import Linear, pictures, small_ode_net
 
 import odefend
@@ -334,6 +335,44 @@ def test_a_card_of_another_model_is_refused(tmp_path, oon):
 def test_a_card_that_names_another_solver_is_refused(solver, told, tmp_path, oon):
     path = save(oon, oon.card.model_copy(update={"solver": solver}), tmp_path / "net")
     with pytest.raises(CheckpointError, match=f"its card says that it is solved with .*{told}"):
+        odefend.load(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"width": 8192},
+        {"width": 10**12},
+        {"width": -1},
+        {"width": "64"},
+        {"normalization": 3},
+        {"in_channels": 0},
+        {"wide": 1},
+    ],
+    ids=str,
+)
+def test_a_card_that_says_more_than_its_file_holds_is_refused_before_memory_is_taken(options, oon, tmp_path):
+    path, before = save(oon, oon.card.model_copy(update={"options": options}), tmp_path / "net"), most_memory()
+    with pytest.raises(CheckpointError, match="does not hold the weights") as caught:
+        odefend.load(path)
+    assert "\n" not in str(caught.value) and most_memory() - before < 100
+
+
+@pytest.mark.parametrize("options", [{"steps": 10**9}, {"levels": 20, "size": 2**20}, {"in_channels": 10**6}], ids=str)
+def test_a_card_of_a_model_of_images_likewise(options, tmp_path):
+    model = odefend.load_image_model("digits-glow")
+    card = model.card.model_copy(update={"options": model.card.options | options})
+    path, before = save(model, card, tmp_path / "net"), most_memory()
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        odefend.load_image_model(path)
+    assert most_memory() - before < 100
+
+
+def test_a_card_of_any_length_is_no_card(oon, tmp_path):
+    path = save(oon, oon.card, tmp_path / "net")
+    with path.with_suffix(".json").open("wb") as file:
+        file.truncate(1 << 25)
+    with pytest.raises(CheckpointError, match=r"not a card of odefend .*larger than 16,777,216 bytes"):
         odefend.load(path)
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never a half; locks; reading TOML."""
+"""Writing files so that a reader sees the old content or the new one, never a half; locks; reading texts."""
 
 import json
 import os
@@ -15,6 +15,16 @@ from odefend.errors import OutputError
 
 DEEPEST = 20
 """Tables and lists within each other that a file of ours may have."""
+
+MOST_TEXT = 1 << 24
+"""Bytes of a text file; what is read out of one can take fifty times as many."""
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8. Raises OSError where it cannot be read or is larger than any of ours, and UnicodeDecodeError."""
+    if path.stat().st_size > MOST_TEXT:
+        raise OSError(f"larger than {MOST_TEXT:,} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def make_folder(folder: Path) -> Path:

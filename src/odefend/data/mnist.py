@@ -1,8 +1,10 @@
 """MNIST and Fashion-MNIST, from the four IDX files of their publishers."""
 
 import gzip
+import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ from odefend.data.sources import locate
 from odefend.errors import DataError
 
 HELD_OUT = 5_000
+CLASSES = 10
 UNSIGNED_BYTE = 8
+LARGEST = 1 << 29
+"""Bytes of an array that a file may ask for; MNIST's largest has 47 million."""
 
 
 def mnist(split: str, folder: Path | None = None) -> LabelledImages:
@@ -39,6 +44,8 @@ def _split(name: str, split: str, folder: Path | None) -> LabelledImages:
     labels = read_idx(files / f"{prefix}-labels-idx1-ubyte.gz", 1)
     if len(pixels) != len(labels):
         raise DataError(f"{files}: expected as many labels as images, got {len(labels)} and {len(pixels)}.")
+    if len(labels) and labels.max() >= CLASSES:
+        raise DataError(f"{files}: expected labels of {CLASSES} classes, got {labels.max()}. Fetch {name} again.")
     everything = LabelledImages(
         torch.from_numpy(pixels)[:, None],
         torch.from_numpy(labels.astype(np.int64)),
@@ -55,20 +62,29 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     if not path.exists() and path.with_suffix("").exists():
         path = path.with_suffix("")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _idx(path, file, axes)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: truncated or damaged ({error}). Remove it and fetch it again.") from error
-    head = 4 + 4 * axes
-    if len(content) < head or content[:4] != bytes((0, 0, UNSIGNED_BYTE, axes)):
+
+
+def _idx(path: Path, file: BufferedIOBase, axes: int) -> np.ndarray:
+    """The array in an open file, of which no more is unpacked than its head announces."""
+    kind, head = file.read(4), file.read(4 * axes)
+    if kind != bytes((0, 0, UNSIGNED_BYTE, axes)) or len(head) < 4 * axes:
+        raise DataError(f"{path}: expected an IDX file of bytes with {axes} axes, got {kind.hex() or 'nothing'}.")
+    shape = struct.unpack(f">{axes}I", head)
+    size, announced = math.prod(shape), f"{'x'.join(map(str, shape))} bytes after its head"
+    if size > LARGEST:
+        raise DataError(f"{path}: expected at most {LARGEST:,} bytes, got a file that announces {announced}.")
+    content = bytearray()
+    while len(content) < size and (part := file.read(min(size - len(content), 1 << 20))):
+        content += part
+    if len(content) < size or file.read(1):
         raise DataError(
-            f"{path}: expected an IDX file of bytes with {axes} axes, got {content[:4].hex() or 'nothing'}."
+            f"{path}: expected {announced}, got {len(content) if len(content) < size else 'more'}; truncated or damaged. Remove it "
+            "and fetch it again."
         )
-    shape = struct.unpack(f">{axes}I", content[4:head])
-    if len(content) - head != np.prod(shape, dtype=object):
-        raise DataError(
-            f"{path}: expected {'x'.join(map(str, shape))} bytes after its head, got {len(content) - head}; "
-            "truncated or damaged. Remove it and fetch it again."
-        )
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -160,9 +160,13 @@ def wrong_files(name: str, folder: Path) -> list[str]:
     return [
         file
         for file in SOURCES[name].files
-        if file not in unchecked_files(name, folder)
-        and hashlib.md5((folder / file).read_bytes()).hexdigest() != SOURCES[name].files[file]
+        if file not in unchecked_files(name, folder) and _md5(folder / file) != SOURCES[name].files[file]
     ]
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def unchecked_files(name: str, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from odefend.data.images import LabelledImages, check_split, cut
 from odefend.data.pictures import decode_once
 from odefend.data.sources import locate
 from odefend.errors import DataError, unknown
+from odefend.files import read_text
 
 NAME = "tiny-imagenet-200"
 PARTS = ("train", "val", "test")
@@ -56,7 +57,7 @@ def tiny_imagenet_part(part: str, folder: Path | None = None) -> LabelledImages:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Fetch {NAME} again.") from error
 

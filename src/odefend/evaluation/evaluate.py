@@ -18,7 +18,7 @@ from odefend.evaluation.robustness import attacked, lost
 from odefend.evaluation.runner import Runner
 from odefend.evaluation.spec import Evaluation
 from odefend.evaluation.unit import Unit
-from odefend.files import make_folder, write_json
+from odefend.files import make_folder, read_text, write_json
 from odefend.intervals import rate
 from odefend.models import ODENet, load, weights_digest
 from odefend.progress import Progress
@@ -217,7 +217,7 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
     """An evaluation's settings, and whether it is finished. Raises OutputError where they are missing or damaged."""
     path = manifest(folder, name)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(read_text(path))
         return {"settings": content["settings"], "finished": content["finished"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: missing or damaged. Name a folder that `odefend evaluate` wrote.") from error

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.spec import LEAST_CALIBRATION, Evaluation, Noise, Published, Source, Trial, Vote
-from odefend.files import parse_toml
+from odefend.files import parse_toml, read_text
 from odefend.models import SolverSettings
 
 
@@ -24,7 +24,7 @@ def read_evaluation(file: Path | str, overrides: dict[str, Any] | None = None) -
     if isinstance(file, str) and file.endswith((".toml", ".json")):
         raise InvalidInput(f"{file}: expected the text of an evaluation or a pathlib.Path, got a name in a string.")
     try:
-        text = file if isinstance(file, str) else file.read_text(encoding="utf-8")
+        text = file if isinstance(file, str) else read_text(file)
         kept = isinstance(file, Path) and file.suffix == ".json"
         values = json.loads(text)["settings"]["evaluation"] if kept else parse_toml(text)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 from odefend.engine import opened_net
 from odefend.errors import OutputError
 from odefend.experiments.parts import Experiment
-from odefend.files import make_folder, write_json
+from odefend.files import make_folder, read_text, write_json
 from odefend.models import weights_digest
 from odefend.version import code_of
 
@@ -39,7 +39,7 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
     """What was written down. Raises OutputError where it is missing or damaged."""
     path = manifest(folder, name)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(read_text(path))
         return {key: content[key] for key in ("experiment", "code", "nets", "finished")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path}: missing or damaged. Name a folder that `odefend evaluate` wrote.") from error

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from odefend.errors import InvalidInput, unknown
 from odefend.experiments.expand import several
 from odefend.experiments.parts import Experiment, Part
+from odefend.files import read_text
 
 
 def read_experiment(file: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -22,7 +23,7 @@ def read_experiment(file: Path | str, overrides: Mapping[str, Any] | None = None
     """
     where = "experiment" if isinstance(file, str) else str(file)
     try:
-        text = file if isinstance(file, str) else file.read_text(encoding="utf-8")
+        text = file if isinstance(file, str) else read_text(file)
         stored = isinstance(file, Path) and file.suffix == ".json"
         values = json.loads(text)["experiment"] if stored else tomllib.loads(text)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

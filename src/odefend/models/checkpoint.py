@@ -4,17 +4,19 @@ Nothing is ever unpickled.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import safetensors.torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from odefend.errors import CheckpointError, UnknownName, unknown
-from odefend.files import write_bytes, write_text
+from odefend.files import read_text, write_bytes, write_text
 from odefend.models.card import Card, ImageCard, Trained
 from odefend.models.classifier import Classifier
 from odefend.models.families import IMAGE_MODELS, MODELS
@@ -36,7 +38,8 @@ def weights_digest(net: nn.Module) -> str:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(net: nn.Module, card: Trained, path: Path) -> Path:
@@ -83,19 +86,41 @@ def _filled(weights: Path, card: Trained, family: Mapping[str, Callable[..., Any
     if card.model not in family:
         raise unknown("model", card.model, family)
     try:
-        model = family[card.model](**card.options)
+        with _no_larger_than(weights):
+            model = family[card.model](**card.options)
         model.load_state_dict(safetensors.torch.load_file(weights))
-    except (SafetensorError, RuntimeError, TypeError, UnknownName) as error:
+    except Exception as error:  # a card may say anything, and each model raises its own of it
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {str(error).splitlines()[0]}"
+            f"{weights}: does not hold the weights of {card.model!r} with {card.options}: {reason}"
         ) from error
     return model
+
+
+@contextmanager
+def _no_larger_than(weights: Path) -> Iterator[None]:
+    """Stop this thread from making a model with more numbers than a file of weights has bytes, before they are filled in."""
+    room, here = weights.stat().st_size, threading.get_ident()
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal room
+        if parameter is None or threading.get_ident() != here:
+            return
+        room -= parameter.numel()
+        if room < 0:
+            raise ValueError(f"{name} {tuple(parameter.shape)} is more than there is in the file")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def read_card(path: Path, kind: type[AnyCard] = Card) -> AnyCard:
     """The card in a file, of a classifier unless another `kind` is said. Raises CheckpointError where there is none."""
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+        return kind.model_validate_json(read_text(path))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such card. A checkpoint is a .safetensors file with its .json card beside it."

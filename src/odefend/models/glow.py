@@ -15,6 +15,9 @@ from odefend.models.classifier import check_images
 from odefend.models.image_model import ImageModel
 from odefend.tensors import Images, PerImage
 
+WIDEST = 1024
+"""Channels; a convolution of n to n begins as a random rotation, which takes n ** 3 steps to find."""
+
 
 class Glow(ImageModel):
     """`levels` times: pixels squeezed into channels, `steps` of normalization, invertible 1x1 convolution and affine coupling
@@ -29,6 +32,10 @@ class Glow(ImageModel):
         if min(levels, steps, hidden) < 1 or grey < 2:
             raise InvalidInput(
                 f"levels, steps, hidden: expected at least 1, and grey at least 2, got {levels}, {steps}, {hidden}, {grey}."
+            )
+        if in_channels * 2 ** (levels + 1) > WIDEST:
+            raise InvalidInput(
+                f"levels: expected at most {WIDEST} channels in the deepest, got {in_channels} * 2 ** {levels + 1}."
             )
         if size % 2**levels:
             raise InvalidInput(f"size: expected a multiple of {2**levels} for {levels} levels, got {size}.")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from odefend.data import DATASETS
 from odefend.errors import InvalidInput, unknown
-from odefend.files import parse_toml
+from odefend.files import parse_toml, read_text
 from odefend.models import IMAGE_MODELS, MODELS, SolverSettings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -221,7 +221,7 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
             raise unknown("recipe", name, recipe_names())
         path = RECIPES / f"{name}.toml"
     try:
-        return path, parse_toml(path.read_text(encoding="utf-8"))
+        return path, parse_toml(read_text(path))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path}: expected a TOML file with a recipe: {error}") from error
 
