@@ -63,6 +63,14 @@ def test_attack_on_images_drawn_at_random(tmp_path, run):
     assert set(Ledger(tmp_path).read("crafted")["image"]) == set(odefend.digits("test").sample(5, seed=7).ids)
 
 
+def test_an_attack_where_no_image_was_right_before_is_told(tmp_path, run):
+    command = ["attack", "digits-oon", "--start", "25", "--images", "1", "--workers", "1", "--out", str(tmp_path)]
+    told = json.loads(run([*command, "--json"]).out)
+    (row,) = told["tables"][0]["rows"]
+    assert (row["images"], row["wrong before"], row["broken"]) == ("1", "1", "no data")
+    assert "no image was right before" in Path(told["figure"]).read_text(encoding="utf-8")
+
+
 def test_attack_with_a_source_in_bfloat16_pushed_on(tmp_path, run):
     command = ["attack", "digits-oon", "--attack", "fast", "--set", "steps=4", "--set", "search_precision=bfloat16"]
     command += [

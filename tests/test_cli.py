@@ -7,18 +7,30 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from test_data_files import mnist_folder
 
 from odefend import models
+from odefend.cli import main
+from odefend.cli.attack import run_attacks
+from odefend.cli.console import warn
+from odefend.cli.data import run_list as list_data
+from odefend.cli.detector import run_list as list_detectors
+from odefend.cli.ledger import run_columns
+from odefend.cli.models import run_models
+from odefend.cli.output import say, show
 from odefend.cli.progress import Plain, clock, duration
+from odefend.cli.training import run_recipes
 from odefend.errors import CheckpointError, InvalidInput, UnknownName
 from odefend.evaluation import read_evaluation
 from odefend.files import parse_toml
 from odefend.models import catalogue
+from odefend.report import Table
 from odefend.training import read_recipe
+from odefend.version import VERSION
 
 ODEFEND = [sys.executable, "-c", "import torch; torch.set_num_threads(1)\nfrom odefend.cli import main; main()"]
 
@@ -34,6 +46,10 @@ def odefend(*arguments, **options):
         (("demo", "--help"), ("--out", "--images", "matched", "tolerances")),
         (("train", "--help"), ("recipes", "--precision", "--seed", "--scale", "--trial", "--data-dir", "--devices")),
         (("data", "--help"), ("list", "fetch", "check")),
+        (("attack", "--help"), ("OUT/crafted/*.parquet", "OUT/images/*.safetensors")),
+        (("data", "fetch", "digits"), ("comes with scikit-learn",)),
+        (("data", "fetch", "forensic-pairs"), ("odefend data fetch tiny-imagenet-200",)),
+        (("--version",), (f"odefend {VERSION}",)),
         (("models", "--help"), ("fetch",)),
     ],
 )
@@ -148,7 +164,7 @@ def nothing_here(tmp_path):
 
 def test_data_sets_are_listed_and_checked(nothing_here, tmp_path):
     listed = odefend("data", "list", env=nothing_here)
-    assert listed.returncode == 0 and "not here; a download of 171 MB" in listed.stdout and "mnist" in listed.stdout
+    assert listed.returncode == 0 and "not here; a" in listed.stdout and "download of 171 MB" in listed.stdout
     mnist_folder(tmp_path / "sets" / "mnist")
     done = odefend("data", "check", "mnist", "--data-dir", tmp_path / "sets", "--json", env=nothing_here)
     (told,) = json.loads(done.stdout)
@@ -204,6 +220,83 @@ def test_weights_that_did_not_come_along_are_fetched_and_checked(tmp_path, monke
     assert models.fetch("digits-res", "nowhere") == kept, "what is here is not fetched again"
     with pytest.raises(UnknownName, match="Did you mean 'digits-res'"):
         models.fetch("digits-ress")
+
+
+def lines_of(capsys, *tables, width):
+    """What is shown of tables, in so many columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        show(*tables)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_no_word_is_cut_and_no_line_too_long_where_a_table_fits(capsys):
+    rows = tuple((f"a-name-of-some-length-{at}", "three words here " * at, f"{at}") for at in range(5))
+    table = Table("A title of several words", ("name", "what there is to say of it", "number"), rows, "A note. " * 30)
+    for width in (44, 60, 80, 200):
+        lines = lines_of(capsys, table, width=width)
+        assert max(map(len, lines)) <= width
+        assert all(name in {word for line in lines for word in line.split()} for name, _, _ in rows)
+    below = lines_of(capsys, table, width=30)
+    assert "a-name-of-some-length-4" in below and "number: 4" in " ".join(map(str.strip, below))
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (run_models, {"mnist-mix-matched-adversarial", "19,626"}),
+        (run_recipes, {"mnist-mix-matched", "44,146,440;"}),
+        (run_attacks, {"carlini-wagner", "search_precision=full,"}),
+        (list_detectors, {"purification-change", "learning_rate=0.002,"}),
+        (list_data, {"tiny-imagenet-200", "scikit-learn"}),
+        (run_columns, {"search_precision", "zero_gradients"}),
+    ],
+)
+def test_lists_fit_eighty_columns_and_cut_no_word(listed, words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed(False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert words <= {word for line in lines for word in line.split()}
+
+
+def test_names_cannot_command_a_terminal(capsys):
+    wild = "a\x1b[2Jb\u202ec\udcff"
+    told = lines_of(capsys, Table(wild, ("name",), ((wild,),), wild), width=80)
+    assert sum(r"a\x1b[2Jb\u202ec\udcff" in line for line in told) == 3
+    say(wild)
+    warn(wild)
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == "a\\x1b[2Jb\\u202ec\\udcff\n"
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """What main() with these arguments ends with where standard output is this: exit status, standard error."""
+
+    def command(arguments, output):
+        monkeypatch.setattr(sys, "argv", ["odefend", *arguments])
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+            patch.setattr(sys, "stdout", output)
+            main()
+        return stopped.value.code, capsys.readouterr().err
+
+    return command
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["attacks"], ["attacks", "--json"], ["--help"], ["--version"]])
+def test_an_output_that_takes_nothing_is_one_line(arguments, ended):
+    full, told = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), "no space is left where it goes.\n"
+    assert ended(arguments, full) == (2, f"odefend: cannot write to standard output: {told}")
+    assert ended(arguments, None) == (2, "odefend: standard output is closed. Send it somewhere, such as to a file.\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    pipe = os.fdopen(writing, "w")
+    assert ended(arguments, pipe) == (1, ""), "as of a program whose reader has had enough"
+    for output in (full, pipe):
+        with suppress(OSError):
+            output.close()
 
 
 def test_durations_are_told_as_people_do():

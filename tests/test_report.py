@@ -1,5 +1,6 @@
 """An evaluation at smoke size: the whole path, its report, and the promise that every number comes from rows."""
 
+import csv
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -10,13 +11,13 @@ import polars as pl
 import pytest
 import torch
 
-from odefend.cli.output import console, show
+from odefend.cli.output import show
 from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.evaluation import Ledger, estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
 from odefend.evaluation.plan import Plan
 from odefend.intervals import rate
 from odefend.progress import Silent
-from odefend.report import evaluation_page, figures, findings, tables
+from odefend.report import Table, evaluation_page, figures, findings, tables
 from odefend.report.published import published_lessons, published_table
 from odefend.report.rows import Rows
 from odefend.report.threat import threat
@@ -301,8 +302,8 @@ def test_more_images_than_there_are_is_all_of_them():
 
 
 def test_names_with_signs_do_no_harm(rows, tmp_path, capsys):
-    """In HTML, SVG, LaTeX and the terminal's markup."""
-    wild = 'P<G>D & "[/all]" {x}_%'
+    """In HTML, SVG, LaTeX, the terminal's markup, and matplotlib's mathematics."""
+    wild = 'P<G>D & "[/all]" {x}_% $\\frac{$'
     trials = tuple(
         one.model_copy(update={"name": wild}) if one.name == "PGD" else one for one in rows.evaluation.trials
     )
@@ -315,9 +316,36 @@ def test_names_with_signs_do_no_harm(rows, tmp_path, capsys):
     for svg in re.findall(r"<svg.*?</svg>", page, re.S):
         ET.fromstring(svg)
     assert "<G>" not in page
-    for table in evaluation_page.summary(changed):
-        show(console(), table)
+    assert "$\\frac{$" in page
+    show(*evaluation_page.summary(changed))
     assert "[/all]" in capsys.readouterr().out
+
+
+def test_where_no_image_was_attacked_or_right_before_there_is_a_report_all_the_same(rows, tmp_path):
+    nothing_yet = about(
+        rows, **{name: getattr(rows, name).clear() for name in ("crafted", "judged", "scored", "traced")}
+    )
+    assert "no data" not in " ".join(evaluation_page.lessons(nothing_yet))
+    assert evaluation_page.write(nothing_yet, tmp_path).exists()
+    changed = about(rows, crafted=rows.crafted.with_columns(initially_wrong=pl.lit(True), success=False))
+    page = evaluation_page.write(changed, tmp_path).read_text()
+    assert "nothing to say" in page and evaluation_page.lessons(changed) == evaluation_page.lessons(nothing_yet)
+    assert "no image was right before" in figures.convergence(changed.crafted)
+
+
+def test_foreign_files_beside_a_report_do_no_harm(tmp_path):
+    (tmp_path / "mine.json").write_text('{"settings": {"evaluation": {}}}')
+    (tmp_path / "latin.json").write_bytes(b'{"evaluation": "caf\xe9"}')
+    (tmp_path / "utf-16.json").write_text("{}", encoding="utf-16")
+    (tmp_path / "folder.json").mkdir()
+    assert evaluations_in(tmp_path) == ["latin", "mine"]
+    with pytest.raises(OutputError, match=r"latin\.json: missing or damaged"):
+        opened(tmp_path, "latin")
+
+
+def test_names_that_cannot_be_printed_are_refused():
+    with pytest.raises(InvalidInput, match="characters that can be printed"):
+        read_evaluation(TEXT.replace('name = "C&W"', 'name = "C\\u001b[2J"'))
 
 
 def test_tables_for_other_programs(rows):
@@ -325,6 +353,17 @@ def test_tables_for_other_programs(rows):
     assert table.csv.splitlines()[0].startswith("net,clean accuracy") and len(table.csv.splitlines()) == 3
     assert table.markdown.splitlines()[1] == "| " + " | ".join(["---"] * len(table.columns)) + " |"
     assert r"\toprule" in table.latex and r" \% [" in table.latex and r"C\&W" in table.latex
+    asked = Table("Won back?", ("C&W",), (("a\nb | c",),), "C&W made at .001.")
+    assert r"\caption{Won back? C\&W made" in asked.latex and "| a b \\| c |" in asked.markdown
+    assert r"a b | c \\" in asked.latex and r"caption{Won back. C" in replace(asked, title="Won back").latex
+
+
+def test_no_cell_of_a_csv_is_a_formula():
+    """A name may be one; numbers stay numbers."""
+    wild = ("=1+1", "+cmd|' /C calc'!A0", "-2+3+cmd", "@SUM(A1)", "\t=1")
+    tame = ("-", "-0.5", "+3.1 [+1.0, +5.2]", "-1e-05", "97.4 % [95.6, 98.5]", "C&W", "")
+    cells = next(csv.reader([Table("t", wild + tame, (), "").csv]))
+    assert cells == [f"'{cell}" for cell in wild] + list(tame)
 
 
 def test_the_word_robust_waits_for_all_doubts_to_clear(rows):

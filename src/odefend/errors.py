@@ -44,6 +44,10 @@ class MissingExtra(OdefendError):
     """A package that odefend needs for this only is not installed."""
 
 
+class OdefendWarning(UserWarning):
+    """Something that a user should know of, though the work goes on."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for an unknown `name` of a `kind`, with the nearest known name or all of them."""
     names = sorted(known)

@@ -1,13 +1,16 @@
 """The command line: `odefend COMMAND --help` tells about each command."""
 
+import io
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from odefend.cli.commands import attack, data, detector, evaluation, ledger, models, training
-from odefend.errors import OdefendError
+from odefend.cli.console import lost, printable, warn, write
+from odefend.errors import OdefendError, OdefendWarning
+from odefend.version import VERSION
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 
@@ -22,6 +25,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         help="Train Neural-ODE image classifiers, attack them, judge them over solver tolerances, and report what holds.",
     )
+    app.callback()(_version)
     for command in (
         evaluation.demo,
         evaluation.evaluate,
@@ -57,12 +61,40 @@ def _app() -> typer.Typer:
     return app
 
 
+def _print_version(asked: bool) -> bool:
+    if asked:
+        write(f"odefend {VERSION}\n")
+        raise typer.Exit
+    return asked
+
+
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Which odefend this is.")
+    ] = False,
+) -> None:
+    """Options of odefend itself."""
+
+
 app = _app()
 
 
 def main() -> None:
     """Run the command line; a user's mistake gives one message and exit status 2, Ctrl-C gives 130."""
-    warnings.filterwarnings("ignore", module=r"PIL\b")  # what is wrong with a picture we say ourselves
+    if sys.stdout is None:  # as Python has it where it was closed
+        _stop("standard output is closed. Send it somewhere, such as to a file.", 2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks is no reason to stop
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")  # what is wrong with a picture we say ourselves
+        warnings.simplefilter("default", OdefendWarning)
+        warnings.formatwarning = _as_line
+        sys.exit(_run())
+
+
+def _run() -> int | None:
+    """A command's exit status."""
     try:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -70,18 +102,28 @@ def main() -> None:
     except OdefendError as error:
         _stop(str(error), 2)
     except Exception as error:
+        if isinstance(error, OSError) and (reason := lost(error)):
+            _stop(reason, 2)
         # Wrong options: typer says what was expected; anything else is our own mistake and shows where.
         if not hasattr(error, "format_message"):
             raise
         message: str = error.format_message()  # type: ignore[attr-defined]
         if not message:  # no command: the help has been shown
-            sys.exit(0)
+            return 0
         _stop(message.rstrip(".?") + ". Try --help.", 2)
     if status == INTERRUPTED:
         _stop("stopped. What was finished is kept; the same command goes on from there.", INTERRUPTED)
-    sys.exit(status)
+    return status
 
 
 def _stop(message: str, status: int) -> NoReturn:
-    sys.stderr.write(f"odefend: {message}\n")
+    warn(f"odefend: {message}")
     sys.exit(status)
+
+
+def _as_line(message: Warning | str, kind: type[Warning], filename: str, lineno: int, *_: object) -> str:
+    """A warning of ours as a line; of one of a library, where it comes from is worth knowing."""
+    return (
+        printable(f"odefend: {message}" if issubclass(kind, OdefendWarning) else f"{filename}:{lineno}: {message}")
+        + "\n"
+    )

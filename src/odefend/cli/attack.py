@@ -8,7 +8,7 @@ import polars as pl
 
 from odefend import intervals
 from odefend.attacks import ATTACKS, PRESETS, Attack, Pushed, check_setup, named_attack
-from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
 from odefend.errors import InvalidInput
 from odefend.evaluation import Craft, Runner, Slice, View, doubts
@@ -61,10 +61,8 @@ def run_attack(
             }
         )
         return
-    terminal = console()
-    for table in tables:
-        show(terminal, table)
-    terminal.print(f"\nLedger and images: {out}\nConvergence: {figure}", highlight=False, soft_wrap=True)
+    show(*tables)
+    say("", f"Ledger and images: {out}", f"Convergence: {figure}")
 
 
 def run_attacks(as_json: bool) -> None:
@@ -84,8 +82,7 @@ def run_attacks(as_json: bool) -> None:
     if as_json:
         print_json([table_json(table) for table in (kinds, presets)])
         return
-    for table in (kinds, presets):
-        show(console(), table)
+    show(kinds, presets)
 
 
 def chosen_attack(name: str, settings: list[str], push: float | None) -> Attack:

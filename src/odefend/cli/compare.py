@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from odefend.cli.output import console, print_json, show
+from odefend.cli.output import print_json, show
 from odefend.errors import OutputError
 from odefend.evaluation import evaluations_in, opened
 from odefend.evaluation.compare import compare
@@ -53,4 +53,4 @@ def run_compare(first: Path, second: Path, as_json: bool) -> None:
             [{**vars(one), **{k: vars(getattr(one, k)) for k in ("first", "second", "difference")}} for one in found]
         )
         return
-    show(console(), table)
+    show(table)

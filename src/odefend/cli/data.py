@@ -2,13 +2,20 @@
 
 from typing import Any
 
-from rich.console import Console
-
-from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
 from odefend.data import DATASETS, SOURCES, SPLITS, fetch, local_copy, unchecked_files, wrong_files
-from odefend.errors import DataError, OdefendError, unknown
+from odefend.errors import DataError, InvalidInput, OdefendError, unknown
 from odefend.report import Table
+
+MADE = "made of tiny-imagenet-200 when asked for. That can be fetched: odefend data fetch tiny-imagenet-200."
+NOTHING_TO_FETCH = {
+    "digits": "comes with scikit-learn, so there is nothing to fetch.",
+    "forensic-pairs": MADE,
+    "forensic-kinds": MADE,
+    "folder": "your own pictures, so there is nothing to fetch.",
+}
+"""What the data sets are that nobody publishes for download."""
 
 
 def run_list(as_json: bool) -> None:
@@ -27,19 +34,26 @@ def run_list(as_json: bool) -> None:
     if as_json:
         print_json(table_json(table))
         return
-    show(console(), table)
+    show(table)
 
 
 def run_fetch(name: str, quiet: bool) -> None:
     """A download."""
+    if name in NOTHING_TO_FETCH:
+        say(f"{name}: {NOTHING_TO_FETCH[name]}")
+        return
     with showing(quiet) as progress:
         here = fetch(name, progress)
-    Console().print(f"{name}: {here}", highlight=False, soft_wrap=True)
+    say(f"{name}: {here}")
 
 
 def run_check(names: list[str], as_json: bool) -> int:
     """What the files are; 1 if anything is wrong with them."""
     for name in names:
+        if name in NOTHING_TO_FETCH and name != "digits":
+            raise InvalidInput(
+                f"{name}: expected a published data set, whose checksums are known, got one {NOTHING_TO_FETCH[name]}"
+            )
         if name not in ("digits", *SOURCES):
             raise unknown("data set", name, ("digits", *SOURCES))
     names = names or [name for name in SOURCES if local_copy(name)]
@@ -53,7 +67,7 @@ def run_check(names: list[str], as_json: bool) -> int:
     else:
         rows = tuple((one["name"], one["where"], one["splits"], one["verdict"]) for one in found)
         note = "Splits: number of pictures and digest of ids, labels and pixels, the same on every machine."
-        show(console(), Table("Data sets checked", ("name", "where", "splits", "verdict"), rows, note))
+        show(Table("Data sets checked", ("name", "where", "splits", "verdict"), rows, note))
     return int(not all(one["right"] for one in found))
 
 

@@ -10,7 +10,7 @@ import torch
 from odefend import intervals
 from odefend.attacks import ATTACKS, named_attack
 from odefend.cli.attack import default_data, setting
-from odefend.cli.output import console, print_json, show
+from odefend.cli.output import print_json, say, show
 from odefend.cli.progress import showing
 from odefend.data import DATASETS, LabelledImages, batches, pictures_below
 from odefend.detectors import (
@@ -56,7 +56,7 @@ def run_list(as_json: bool) -> None:
         return
     rows = tuple(tuple(one.values()) for one in found)
     note = "Fit one by `odefend detector fit NAME NET`; the suspicion of an image is higher the larger its score."
-    show(console(), Table("Detectors", tuple(found[0]), rows, note))
+    show(Table("Detectors", tuple(found[0]), rows, note))
 
 
 def _first_words(text: str) -> str:
@@ -81,11 +81,7 @@ def run_fit(
             progress.advance(1)
         learned = f"fitted to {len(clean)} images" + ("" if attacked is None else f" and {len(attacked)} attacked ones")
     written = save_detector(detector, out)
-    console().print(
-        f"{name} beside {net}: {learned}\nDetector: {written}\nNext: odefend detector calibrate {written}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{name} beside {net}: {learned}", f"Detector: {written}", f"Next: odefend detector calibrate {written}")
 
 
 def _attacked(net: Classifier, clean: LabelledImages, name: str, settings: list[str], progress: Progress) -> Images:
@@ -121,7 +117,7 @@ def run_calibrate(file: Path, net: str | None, data: str | None, images: int, qu
         f"On {len(clean)} validation images. The share of clean images of the same kind that alarm is at most the allowed one, on "
         f"average over calibrations. No share below {100 / (len(clean) + 1):.2g} % can be promised."
     )
-    show(console(), Table(f"Calibrated: {written}", ("false alarms allowed", "alarm above"), rows, note))
+    show(Table(f"Calibrated: {written}", ("false alarms allowed", "alarm above"), rows, note))
 
 
 def run_score(
@@ -182,7 +178,7 @@ def _show(found: list[tuple[str, float, float, str]], allowed: float, file: Path
         f"{alarms.percent} of {len(known)} alarm, at {100 * allowed:g} % false alarms allowed; {len(found) - len(known)} are of "
         f"another kind than the detector was calibrated for.{more}"
     )
-    show(console(), Table(f"Scores by {file}", ("image", "score", "p-value", "verdict"), rows, note))
+    show(Table(f"Scores by {file}", ("image", "score", "p-value", "verdict"), rows, note))
 
 
 def _data(detector: Detector, data: str | None) -> str:

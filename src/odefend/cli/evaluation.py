@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.output import paragraphs, print_json, say, show, table_json
 from odefend.cli.progress import clock, duration, showing
 from odefend.errors import OutputError
 from odefend.evaluation import Evaluation, estimate, evaluate, evaluations_in, opened
@@ -38,17 +38,9 @@ def run_evaluation(
             }
         )
         return
-    terminal = console()
-    for table in evaluation_page.summary(rows):
-        show(terminal, table)
-    terminal.print("\n[bold]What was found[/bold]")
-    for lesson in evaluation_page.lessons(rows):
-        terminal.print(f"- {lesson}", highlight=False, markup=False, soft_wrap=not terminal.is_terminal)
-    terminal.print(
-        f"\nReport: {page}\nLedger: {ledger.folder}\nTime: {clock(time.monotonic() - began)}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    show(*evaluation_page.summary(rows))
+    paragraphs("What was found", evaluation_page.lessons(rows))
+    say("", f"Report: {page}", f"Ledger: {ledger.folder}", f"Time: {clock(time.monotonic() - began)}")
 
 
 def run_estimate(evaluation: Evaluation, out: Path, workers: int | None, as_json: bool) -> None:
@@ -59,7 +51,6 @@ def run_estimate(evaluation: Evaluation, out: Path, workers: int | None, as_json
         return
     rows = tuple((name, str(found.units[name]), duration(found.seconds[name] / hands)) for name in found.units)
     show(
-        console(),
         Table(
             f"{evaluation.name}: {sum(found.units.values())} pieces of work to do, {found.done} done",
             ("for", "pieces", "about"),
@@ -77,4 +68,4 @@ def run_report(folder: Path, name: str | None) -> None:
     for one in names:
         evaluation, ledger, finished = opened(folder, one)
         page = evaluation_page.write(Rows.read(evaluation, ledger, finished), folder)
-        console().print(f"Report: {page}", highlight=False, soft_wrap=True)
+        say(f"Report: {page}")

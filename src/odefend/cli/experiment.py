@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import clock, showing
 from odefend.experiments import Experiment, run
 from odefend.metrics import Rows
@@ -38,12 +38,8 @@ def run_experiment(
             }
         )
         return
-    terminal = console()
-    for one in tables:
-        show(terminal, one)
-    if claims:
-        show(terminal, _claims(claims))
-    terminal.print(f"\nLedger: {ledger.folder}\nTime: {clock(seconds)}", highlight=False, soft_wrap=True)
+    show(*tables, *([_claims(claims)] if claims else []))
+    say("", f"Ledger: {ledger.folder}", f"Time: {clock(seconds)}")
 
 
 def _claims(claims: list[Judged]) -> Table:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
 from odefend.studies.hardening import harden
 
@@ -26,6 +26,5 @@ def run_harden(
             {"weights": str(found.weights), "ledger": str(found.ledger.folder), "table": table_json(found.table)}
         )
         return
-    terminal = console()
-    show(terminal, found.table)
-    terminal.print(f"\nWeights: {found.weights}\nLedger: {found.ledger.folder}", highlight=False, soft_wrap=True)
+    show(found.table)
+    say("", f"Weights: {found.weights}", f"Ledger: {found.ledger.folder}")

@@ -1,16 +1,17 @@
 """Ledgers: what they hold, queries, merging, verification."""
 
-import sys
 from pathlib import Path
 
 import polars as pl
 
-from odefend.cli.output import console, print_json, show
+from odefend.cli.console import write
+from odefend.cli.output import print_json, say, show
 from odefend.errors import OutputError
 from odefend.evaluation import Ledger
 from odefend.evaluation.schema import COLUMNS, TABLES
 from odefend.evaluation.verify import verify
 from odefend.report import Table
+from odefend.report.table import no_formula
 
 
 def ledger_at(folder: Path) -> Ledger:
@@ -29,7 +30,8 @@ def run_query(folder: Path, sql: str, as_json: bool) -> None:
         return
     nested = [name for name, kind in found.schema.items() if isinstance(kind, pl.List)]
     shown = found.with_columns(pl.col(name).list.eval(pl.element().cast(pl.String)).list.join(" ") for name in nested)
-    sys.stdout.write(shown.write_csv())
+    shown = shown.with_columns(pl.col(pl.String).map_elements(no_formula, return_dtype=pl.String))
+    write(shown.write_csv())
 
 
 def run_columns(as_json: bool) -> None:
@@ -38,7 +40,7 @@ def run_columns(as_json: bool) -> None:
         print_json(COLUMNS)
         return
     for table, columns in COLUMNS.items():
-        show(console(), Table(table, ("column", "meaning"), tuple(columns.items()), ""))
+        show(Table(table, ("column", "meaning"), tuple(columns.items()), ""))
 
 
 def run_merge(into: Path, folders: list[Path]) -> None:
@@ -46,13 +48,13 @@ def run_merge(into: Path, folders: list[Path]) -> None:
     target = Ledger(into / "ledger" if (into / "ledger").is_dir() else into)
     for folder in folders:
         came = target.merge(ledger_at(folder))
-        console().print(f"{folder}: {came} shards taken", highlight=False, soft_wrap=True)
+        say(f"{folder}: {came} shards taken")
 
 
 def run_pack(folder: Path) -> None:
     """Few files instead of many."""
     packed = ledger_at(folder).pack()
-    console().print(f"{folder}: {packed} shards packed", highlight=False, soft_wrap=True)
+    say(f"{folder}: {packed} shards packed")
 
 
 def run_verify(folder: Path, sample: int, seed: int, as_json: bool) -> int:
@@ -62,12 +64,10 @@ def run_verify(folder: Path, sample: int, seed: int, as_json: bool) -> int:
         print_json({"compared": found.compared, "contradicted": found.contradicted, "left_out": found.left_out})
     else:
         for key, image in found.contradicted:
-            console().print(f"{key}: {image}: the net now says otherwise", highlight=False, soft_wrap=True)
-        console().print(f"{found.compared} rows judged again, {len(found.contradicted)} contradicted.", highlight=False)
+            say(f"{key}: {image}: the net now says otherwise")
+        say(f"{found.compared} rows judged again, {len(found.contradicted)} contradicted.")
         if found.left_out:
-            console().print(
-                f"{found.left_out} rows left out: an older odefend wrote them, and they do not tell all that decided them.",
-                highlight=False,
-                soft_wrap=True,
+            say(
+                f"{found.left_out} rows left out: an older odefend wrote them, and they do not tell all that decided them."
             )
     return 1 if found.contradicted else 0

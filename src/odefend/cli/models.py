@@ -1,10 +1,10 @@
 """The zoo of trained nets: what there is, and fetching weights."""
 
-from rich.console import Console
+from collections.abc import Iterable
 
-from odefend.cli.output import console, print_json, show
-from odefend.cli.progress import clock, showing
-from odefend.models import cards, fetch, image_cards, weights_of
+from odefend.cli.output import print_json, say, show
+from odefend.cli.progress import showing
+from odefend.models import Card, ImageCard, cards, fetch, image_cards, weights_of
 from odefend.report import Table
 
 
@@ -15,43 +15,53 @@ def run_models(as_json: bool) -> None:
         both = {**known, **of_images}
         print_json([card.model_dump() | {"here": str(weights_of(name) or "")} for name, card in both.items()])
         return
+    show(_nets(known), _image_models(of_images))
+
+
+def _nets(known: dict[str, Card]) -> Table:
     rows = tuple(
         (
             name,
-            card.model,
             f"{card.parameters:,}",
             card.data,
             f"{100 * (1 - card.test_accuracy.rate):.2f} "
             f"[{100 * (1 - card.test_accuracy.high):.2f}, {100 * (1 - card.test_accuracy.low):.2f}]",
             f"{card.mean_nfe[f'{card.tolerance:g}']:.0f}" if card.tolerance else "-",
-            f"{card.epochs}",
-            clock(card.wall_seconds),
-            "here" if weights_of(name) else "fetch",
         )
         for name, card in known.items()
     )
-    columns = ("name", "net", "parameters", "data", "test error %", "NFE", "epochs", "trained", "weights")
-    note = (
+    return Table(
+        "Trained nets",
+        ("name", "parameters", "data", "test error %", "NFE"),
+        rows,
         "Test error in float32, with its 95 % interval, and mean evaluations of the field per image, at the tolerance of "
-        "training. odefend.load(NAME) loads one; its card has the rest."
+        f"training. odefend.load(NAME) loads one; its card, and --json, have the rest.{_missing(known)}",
     )
-    show(console(), Table("Trained nets", columns, rows, note))
+
+
+def _image_models(known: dict[str, ImageCard]) -> Table:
     rows = tuple(
         (
             name,
-            card.model,
             f"{card.parameters:,}",
             card.data,
             ", ".join(f"{measure} {found.value:.3g}" for measure, found in card.measured.items()),
-            f"{card.epochs}",
-            clock(card.wall_seconds),
-            "here" if weights_of(name) else "fetch",
         )
-        for name, card in of_images.items()
+        for name, card in known.items()
     )
-    columns = ("name", "model", "parameters", "data", "test images", "epochs", "trained", "weights")
-    note = "Means over test images; their intervals are on the cards. odefend.load_image_model(NAME) loads one."
-    show(console(), Table("Trained models of images", columns, rows, note))
+    return Table(
+        "Trained models of images",
+        ("name", "parameters", "data", "test images"),
+        rows,
+        "Means over test images; their intervals are on the cards. odefend.load_image_model(NAME) loads "
+        f"one.{_missing(known)}",
+    )
+
+
+def _missing(known: Iterable[str]) -> str:
+    """Which weights did not come along."""
+    names = [name for name in known if weights_of(name) is None]
+    return f" Not here yet: {', '.join(names)}. Get them: odefend models fetch NAME." if names else ""
 
 
 def run_fetch(names: list[str], source: str | None, quiet: bool) -> None:
@@ -59,4 +69,4 @@ def run_fetch(names: list[str], source: str | None, quiet: bool) -> None:
     for name in [*cards(), *image_cards()] if names == ["all"] else names:
         with showing(quiet) as progress:
             here = fetch(name, source, progress)
-        Console().print(f"{name}: {here}", highlight=False, soft_wrap=True)
+        say(f"{name}: {here}")

@@ -1,7 +1,6 @@
 """Progress for people: a live bar on a terminal, plain lines elsewhere, nothing when asked to be quiet."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from odefend.cli.console import printable, warn
 from odefend.errors import OutputError
 from odefend.progress import Progress, Silent
 
@@ -56,14 +57,19 @@ class Live:
     def stage(self, name: str, total: float) -> None:
         """Begin a bar."""
         self.total, self.clock, self.first = max(total, 1e-9), _Clock(), True
-        self.task = self.bars.add_task(name, total=self.total, left="", note="")
+        self.task = self.bars.add_task(escape(printable(name)), total=self.total, left="", note="")
 
     def advance(self, done: float, note: str = "") -> None:
         """Move it."""
         if self.first:
             self.clock.base, self.first = done, False
         left = self.clock.left(done, self.total)
-        self.bars.update(self.task, completed=done, note=note, left=f"{clock(left)} left" if left is not None else "")
+        self.bars.update(
+            self.task,
+            completed=done,
+            note=escape(printable(note)),
+            left=f"{clock(left)} left" if left is not None else "",
+        )
 
 
 class Plain:
@@ -81,7 +87,7 @@ class Plain:
             time.monotonic(),
             True,
         )
-        _say(f"{name}: started")
+        warn(f"{name}: started")
 
     def advance(self, done: float, note: str = "") -> None:
         """Say how far it is, now and then."""
@@ -95,13 +101,9 @@ class Plain:
         self.last = time.monotonic()
         left = self.clock.left(done, self.total)
         rest = f", {clock(left)} left" if left is not None and not finished else ""
-        _say(f"{self.name}: {100 * done / self.total:3.0f} %{rest}{', ' + note if note else ''}")
+        warn(f"{self.name}: {100 * done / self.total:3.0f} %{rest}{', ' + note if note else ''}")
         if finished:
             self.name = ""
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Events:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odefend.cli.experiment import run_experiment
-from odefend.cli.output import console, print_json, show, table_json
+from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
 from odefend.errors import unknown
 from odefend.evaluation import Ledger
@@ -79,7 +79,5 @@ def run_study(name: str, out: Path, images: int | None, workers: int | None, qui
     if as_json:
         print_json({"ledger": str(ledger.folder), "tables": [table_json(table) for table in tables]})
         return
-    terminal = console()
-    for table in tables:
-        show(terminal, table)
-    terminal.print(f"\nLedger: {ledger.folder}", highlight=False, soft_wrap=True)
+    show(*tables)
+    say("", f"Ledger: {ledger.folder}")

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 
-from odefend.cli.output import console, print_json, show
+from odefend.cli.output import print_json, say, show
 from odefend.cli.progress import clock, duration, showing
 from odefend.models import IMAGE_MODELS, MODELS, Card, ImageCard, count_parameters, load, load_image_model
 from odefend.report import Table
@@ -27,11 +26,10 @@ def run_train(
     if as_json:
         print_json({"weights": str(weights), "card": card.model_dump()})
         return
-    Console().print(
-        f"{recipe.name}: {_measured(card)}, trained in {clock(card.wall_seconds)}\n"
-        f"Weights: {weights}\nCard: {weights.with_suffix('.json')}",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"{recipe.name}: {_measured(card)}, trained in {clock(card.wall_seconds)}",
+        f"Weights: {weights}",
+        f"Card: {weights.with_suffix('.json')}",
     )
 
 
@@ -66,12 +64,10 @@ def run_trial(
             }
         )
         return
-    Console().print(
+    say(
         f"{recipe.name}: {trial.seconds:.3f} s a step of {recipe.batch_size} images on {trial.device} in {recipe.precision}, "
-        f"over {steps} steps; loss {trial.loss:.3f}\n"
+        f"over {steps} steps; loss {trial.loss:.3f}",
         f"All {trial.steps:,} steps ({recipe.epochs} epochs): about {duration(trial.projected)}, without validation.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -95,4 +91,4 @@ def run_recipes(as_json: bool) -> None:
         for name, scale, recipe in found
     )
     columns = ("recipe", "scale", "net", "parameters", "data", "epochs", "optimizer", "precision")
-    show(console(), Table("Recipes", columns, rows, "odefend train RECIPE --scale SCALE; desk is the default."))
+    show(Table("Recipes", columns, rows, "odefend train RECIPE --scale SCALE; desk is the default."))

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from odefend.attacks import ATTACKS, PGD, PRESETS, Attack, named_attack
-from odefend.cli.output import console, print_json, show
+from odefend.cli.output import print_json, say, show
 from odefend.cli.progress import showing
 from odefend.evaluation.adaptive import Adaptive
 from odefend.evaluation.tuning import Tuning, candidates, record, tune
@@ -48,9 +48,8 @@ def run_tune(
     if as_json:
         print_json(told | {"file": str(path)})
         return
-    terminal = console()
-    show(terminal, evidence(told))
-    terminal.print(f"\nOperating point with its evidence: {path}", highlight=False, soft_wrap=True)
+    show(evidence(told))
+    say("", f"Operating point with its evidence: {path}")
 
 
 def _attack(name: str, epsilon: str) -> Attack:

@@ -225,7 +225,9 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
 
 def evaluations_in(folder: Path) -> list[str]:
     """The names of the evaluations that a folder holds."""
-    return sorted(path.stem for path in folder.glob("*.json") if '"evaluation"' in path.read_text(encoding="utf-8"))
+    return sorted(
+        path.stem for path in folder.glob("*.json") if path.is_file() and b'"evaluation"' in path.read_bytes()
+    )
 
 
 def opened(folder: Path, name: str) -> tuple[Evaluation, Ledger, bool]:

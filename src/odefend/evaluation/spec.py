@@ -2,11 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from odefend.attacks import Attack, Radius, named_attack
 from odefend.defenses import LogUniform
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected characters that can be printed, in one line")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1)]
 Tolerance = Annotated[float, Field(gt=0)]
 Gradient = Literal["unrolled", "exact", "torchdiffeq", "checkpoint", "adjoint"]
@@ -36,7 +44,7 @@ class Source(_Part):
 class Trial(_Part):
     """One attack, against the net and perhaps the control, at some tolerances and radii."""
 
-    name: str = Field(min_length=1, description="what tables call it")
+    name: Words = Field(min_length=1, description="what tables call it")
     attack: str = Field(description="an attack or a preset: see `odefend attacks`")
     settings: dict[str, Any] = Field(default={}, description="of the attack, such as steps")
     epsilon: tuple[Radius, ...] = Field(
@@ -89,7 +97,7 @@ class Vote(_Part):
 class Published(_Part):
     """Numbers in print, to stand beside those that are measured: what a trial is said to reach."""
 
-    source: str = Field(min_length=1, description="where they stand")
+    source: Words = Field(min_length=1, description="where they stand")
     trial: str = Field(description="the trial that they are beside")
     control: bool = Field(default=False, description="about the control; then there is one number and no tolerance")
     epsilon: Radius | None = Field(default=None, description="the radius, for an attack in a ball")
@@ -106,7 +114,7 @@ class Evaluation(_Part):
     """What `odefend evaluate` runs."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="of the report and of the rows' labels")
-    title: str = Field(default="", description="of the report")
+    title: Words = Field(default="", description="of the report")
     net: str = Field(description="the net in question: a name of the zoo or a .safetensors file")
     control: str | None = Field(
         default=None, description="a net without a solver: what it shows too is not owed to the ODE"

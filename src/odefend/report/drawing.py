@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from odefend.intervals import Interval
 
@@ -36,6 +37,14 @@ STYLE: Any = {
 
 def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element that scales with the page and tells screen readers its title."""
+    ticks = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for label in axis.get_ticklabels(which="both")
+    }
+    for words in set(figure.findobj(Text)) - ticks:
+        words.set_parse_math(False)  # type: ignore[attr-defined]  # names may hold dollar signs
     text = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -66,3 +75,9 @@ def line(axes: Axes, x: Sequence[float], values: Sequence[Interval], color: str,
     axes.fill_between(
         at, [100 * v.low for _, v in kept], [100 * v.high for _, v in kept], color=color, alpha=0.13, linewidth=0
     )
+
+
+def legend(axes: Axes, **style: Any) -> None:
+    """What the curves are, on the right of them; nothing where there is none."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, **style)

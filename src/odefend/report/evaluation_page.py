@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from odefend.evaluation.robustness import attacked
 from odefend.files import make_folder, write_text
 from odefend.report import evaluation_tables, findings, sections
 from odefend.report.gallery import gallery
@@ -67,8 +68,8 @@ def page(rows: Rows, seconds: float | None = None) -> Page:
 def summary(rows: Rows) -> tuple[Table, ...]:
     """What the terminal shows."""
     found = [evaluation_tables.of_nets(rows)]
-    if rows.evaluation.published:
-        found.append(published_table(rows))
+    if (beside := published_table(rows)).rows:
+        found.append(beside)
     found += [evaluation_tables.of_recovery(rows, trial, at) for trial, at in rows.everywhere()]
     found += [evaluation_tables.of_matrix(rows, trial) for trial in rows.matrices()]
     if rows.votes:
@@ -79,6 +80,8 @@ def summary(rows: Rows) -> tuple[Table, ...]:
 def lessons(rows: Rows) -> tuple[str, ...]:
     """The findings, in the order of the argument."""
     about, found = rows.evaluation, list[str]()
+    if not attacked(rows.crafted).height:
+        return ("No image that a net has right has been attacked so far, so there is nothing to say.",)
     matrix = next(iter(rows.matrices()), None)
     if about.epsilon is not None:
         grid = matrix.at if matrix else (about.tolerance if rows.solves else None,)

@@ -13,7 +13,7 @@ from odefend import intervals
 from odefend.evaluation.detection import acceptance, samples
 from odefend.evaluation.robustness import accuracy, attacked, matrix_cells, recovered
 from odefend.intervals import Interval
-from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, line, panelled, svg
+from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, legend, line, panelled, svg
 
 
 def accuracy_by_tolerance(
@@ -55,7 +55,7 @@ def accuracy_by_tolerance(
     axes.set(
         xscale="log", xlabel="tolerance at which the images are judged", ylabel="classified rightly, %", ylim=(-3, 102)
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    legend(axes, fontsize=9)
     return svg(figure, "Accuracy by tolerance")
 
 
@@ -80,7 +80,7 @@ def pushed(
         label = f"noise, sigma {strongest:.3f}"
         axes.plot(scales, values, color=ORANGE, linestyle=":", marker="o", markersize=3, label=label)
     axes.set(xlabel="s: the adversarial perturbation multiplied by this", ylabel="won back, %", ylim=(-3, 102))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    legend(axes, fontsize=9)
     return svg(figure, "The s-curve")
 
 
@@ -139,8 +139,7 @@ def roc(scored: pl.DataFrame, names: Sequence[str], scales: Sequence[float]) -> 
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
         axes.set(xlabel="attacked images accepted, %", title=f"s = {scale:g}", xlim=(-3, 103), ylim=(-3, 103))
     panels[0].set_ylabel("clean images accepted, %")
-    if panels[-1].get_legend_handles_labels()[0]:
-        panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
+    legend(panels[-1], fontsize=8.5)
     return svg(figure, "ROC of the detectors")
 
 
@@ -159,7 +158,7 @@ def epsilon_curve(crafted: pl.DataFrame, nets: Sequence[str], attack: str) -> st
             shares = [intervals.rate(int(h.sum()), len(h)) for h in hits]
             line(axes, epsilons, shares, shade if len(tolerances) > 1 else color, label)
     axes.set(xlabel=f"{crafted['norm'][0]} radius epsilon", ylabel=f"{attack} success, %", ylim=(-3, 103))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    legend(axes)
     return svg(figure, f"{attack} success by radius")
 
 
@@ -175,7 +174,7 @@ def published(points: Sequence[tuple[str, float, float, Interval]], attack: str)
         printed = [100 * one for _, one, _ in mine]
         axes.plot(at, printed, color=color, linestyle=":", marker="s", markersize=5, markerfacecolor="white")
     axes.set(xscale="log", xlabel="tolerance attacked and judged at", ylabel="success, %", ylim=(-3, 103))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    legend(axes)
     return svg(figure, f"{attack} beside the published numbers")
 
 
@@ -218,10 +217,7 @@ def trajectories(traced: pl.DataFrame) -> str:
             axes.plot(part["time"][0].to_list(), ways.mean(0), color=shade, label=f"{tolerance:g} ({part.height})")
         axes.set(xlabel="t", ylabel=label)
         axes.set_ylim(bottom=0)
-    if tolerances:
-        panels[-1].legend(
-            loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5, title="tolerance (images)"
-        )
+    legend(panels[-1], fontsize=8.5, title="tolerance (images)")
     return svg(figure, "Distance of the states over time")
 
 
@@ -229,10 +225,13 @@ def convergence(crafted: pl.DataFrame) -> str:
     """How an attack came to its result: images broken, and for a minimum-norm attack how near, after each outer step."""
     rows = attacked(crafted)
     ball = crafted["epsilon"][0] is not None
-    steps = np.array(rows["history"].to_list(), dtype=float).reshape(rows.height, -1)
+    steps = (
+        np.array(rows["history"].to_list(), dtype=float).reshape(rows.height, -1) if rows.height else np.empty((0, 0))
+    )
     figure, axes = panelled(7.2, 3.0, 1 if ball or not steps.size else 2)
     if not steps.size:
-        axes[0].text(0.5, 0.5, "this attack tells nothing of its way", ha="center", va="center", color=GREY)
+        why = "this attack tells nothing of its way" if rows.height else "no image was right before the attack"
+        axes[0].text(0.5, 0.5, why, ha="center", va="center", color=GREY)
         axes[0].set_axis_off()
         return svg(figure, "Convergence")
     at = np.arange(1, steps.shape[1] + 1)

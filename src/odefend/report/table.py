@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +22,15 @@ class Table:
     def markdown(self) -> str:
         """The cells as a table in Markdown, with its note below."""
         lines = (self.columns, ("---",) * len(self.columns), *self.rows)
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        body = "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{body}\n\n{self.note}"
 
     @property
     def csv(self) -> str:
-        """The cells as comma-separated values, the heads first."""
+        """The cells as comma-separated values, the heads first; see `no_formula`."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        lines = [[no_formula(cell) for cell in line] for line in (self.columns, *self.rows)]
+        csv.writer(text, lineterminator="\n").writerows(lines)
         return text.getvalue().rstrip("\n")
 
     @property
@@ -38,7 +40,7 @@ class Table:
         return "\n".join(
             (
                 r"\begin{table}",
-                rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
+                rf"\caption{{{_latex(_sentence(self.title))} {_latex(self.note)}}}",
                 rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
                 r"\toprule",
                 lines[0],
@@ -51,10 +53,29 @@ class Table:
         )
 
 
+def no_formula(cell: str) -> str:
+    """A cell that spreadsheets take for text: what they would take for a formula, other than numbers, begins with an apostrophe,
+    for a cell may hold the name of somebody's file (CWE-1236)."""
+    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBERS.fullmatch(cell) else cell
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBERS = re.compile(r"-|[-+][-+0-9.,e%\[\]() ]*")
+
+
+def _line(text: str) -> str:
+    """In one line."""
+    return " ".join(text.splitlines())
+
+
+def _sentence(title: str) -> str:
+    return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
 }
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in _line(text))

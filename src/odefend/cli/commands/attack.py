@@ -54,7 +54,7 @@ def attack(
 ) -> None:
     """Attack a trained net; stopped in whatever way, it goes on when called again, and crafts nothing twice.
 
-    Writes one row per image (OUT/crafted/*.parquet), the adversarial images (OUT/images/*.safetensors) and a figure of the
+    Writes one row per image (`OUT/crafted/*.parquet`), the adversarial images (`OUT/images/*.safetensors`) and a figure of the
     attack's convergence, and tells what looks as if the attack had been weak.
 
     For example: `odefend attack mnist-oon --attack pgd --set epsilon=0.2 --set steps=40 --tolerance 1e-3`
