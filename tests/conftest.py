@@ -3,6 +3,7 @@
 import pytest
 import requests
 import torch
+from commandline import cli as cli
 from real_data import real_data as real_data
 from real_data import shared
 

@@ -1,25 +1,21 @@
 """`odefend attack` and `odefend attacks`, in this process: what is written, what is said, and what is refused."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 import odefend
 from odefend.attacks import ATTACKS, PRESETS
-from odefend.cli import main
 from odefend.evaluation import Ledger
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(cli):
     def command(arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["odefend", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert (ended.value.code or 0) == status
-        return capsys.readouterr()
+        done = cli(*arguments)
+        assert done.returncode == status, done.stderr
+        return done
 
     return command
 
@@ -39,7 +35,7 @@ def test_attack_crafts_once_and_goes_on(tmp_path, run):
         "norm=linf",
     ]
     command += ["--images", "6", "--shard", "3", "--workers", "1", "--out", str(out), "--json"]
-    first = json.loads(run(command).out)
+    first = json.loads(run(command).stdout)
     ledger = Ledger(out)
     rows = ledger.read("crafted")
     assert rows.height == 6 and rows["search_precision"].unique().to_list() == ["full"] and rows["epsilon"][0] == 0.2
@@ -51,9 +47,9 @@ def test_attack_crafts_once_and_goes_on(tmp_path, run):
     gone, kept = (out / "crafted" / f"{key}.parquet" for key in first["keys"])
     gone.unlink()
     before = kept.stat().st_mtime_ns
-    assert json.loads(run(command).out) == first
+    assert json.loads(run(command).stdout) == first
     assert kept.stat().st_mtime_ns == before and ledger.read("crafted").equals(rows)
-    other = json.loads(run([*command, "--seed", "1"]).out)
+    other = json.loads(run([*command, "--seed", "1"]).stdout)
     assert set(other["keys"]).isdisjoint(first["keys"])
 
 
@@ -85,7 +81,7 @@ def test_attack_with_a_source_in_bfloat16_pushed_on(tmp_path, run):
         "--out",
         str(tmp_path),
     ]
-    told = json.loads(run([*command, "--json"]).out)
+    told = json.loads(run([*command, "--json"]).stdout)
     row = Ledger(tmp_path).read("crafted").row(0, named=True)
     assert row["search_precision"] == "bfloat16" and row["source_rtol"] == 1e-5 and row["rtol"] == 1e-3
     assert row["attack"] == "CarliniWagner x 1.1" and "converged" in str(told["tables"][1])
@@ -101,11 +97,11 @@ def test_attack_with_a_source_in_bfloat16_pushed_on(tmp_path, run):
 )
 def test_sources_that_cannot_be_are_refused(net, options, message, tmp_path, run):
     told = run(["attack", net, "--images", "2", "--out", str(tmp_path), *options], status=2)
-    assert message in " ".join(told.err.split())
+    assert message in " ".join(told.stderr.split())
 
 
 def test_attacks_lists_all_of_them(run):
-    told = json.loads(run(["attacks", "--json"]).out)
+    told = json.loads(run(["attacks", "--json"]).stdout)
     assert {row["name"] for row in told[0]["rows"]} == set(ATTACKS)
     assert {row["name"] for row in told[1]["rows"]} == set(PRESETS)
     assert "epsilon, " in told[0]["rows"][1]["settings"] and "steps=10" in told[0]["rows"][1]["settings"]
@@ -128,5 +124,5 @@ def test_attacks_lists_all_of_them(run):
     ],
 )
 def test_attack_refuses(arguments, message, tmp_path, run):
-    assert message in run(["attack", *arguments, "--out", str(tmp_path), "--quiet"], 2).err
+    assert message in run(["attack", *arguments, "--out", str(tmp_path), "--quiet"], 2).stderr
     assert not list(tmp_path.rglob("*.parquet"))

@@ -35,10 +35,6 @@ from odefend.version import VERSION
 ODEFEND = [sys.executable, "-c", "import torch; torch.set_num_threads(1)\nfrom odefend.cli import main; main()"]
 
 
-def odefend(*arguments, **options):
-    return subprocess.run([*ODEFEND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -53,8 +49,8 @@ def odefend(*arguments, **options):
         (("models", "--help"), ("fetch",)),
     ],
 )
-def test_help_teaches(arguments, words):
-    done = odefend(*arguments)
+def test_help_teaches(cli, arguments, words):
+    done = cli(*arguments)
     assert done.returncode == 0
     assert all(word in done.stdout for word in words)
 
@@ -81,25 +77,33 @@ def test_help_teaches(arguments, words):
         (("ledger", "verify", ".", "--seed", "-1"), "--seed"),
     ],
 )
-def test_wrong_use_is_one_message_and_no_traceback(arguments, message, tmp_path):
-    done = odefend(*arguments, cwd=tmp_path)
+def test_wrong_use_is_one_message_and_no_traceback(cli, arguments, message, tmp_path):
+    done = cli(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_unwritable_places_are_named(tmp_path):
+def test_a_process_of_its_own_ends_as_main_does(cli):
+    arguments = ("data", "chek")
+    alone = subprocess.run([Path(sys.executable).parent / "odefend", *arguments], capture_output=True, text=True)
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+    assert done.returncode == 2 and "check" in done.stderr
+
+
+def test_unwritable_places_are_named(cli, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     for command in (("demo",), ("train", "digits-res")):
-        done = odefend(*command, "--out", blocked / "out")
+        done = cli(*command, "--out", blocked / "out")
         assert done.returncode == 2 and f"{blocked / 'out'}" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_an_unknown_key_in_a_recipe_file_is_named_with_the_nearest(tmp_path):
+def test_an_unknown_key_in_a_recipe_file_is_named_with_the_nearest(cli, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text('name = "mine"\nmodel = "oon"\ndata = "digits"\nepoch = 3\n')
-    done = odefend("train", recipe, "--out", tmp_path)
+    done = cli("train", recipe, "--out", tmp_path)
     assert done.returncode == 2 and "Did you mean 'epochs'" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -113,12 +117,12 @@ def test_a_file_nested_without_end_is_refused(deep, tmp_path):
             read(tmp_path / kept if read is read_evaluation else str(tmp_path / kept))
 
 
-def test_train_json_and_a_checkpoint_that_loads(tmp_path):
+def test_train_json_and_a_checkpoint_that_loads(cli, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         'name = "mine"\nmodel = "oon-matched"\noptions = {width = 4}\ndata = "digits"\nepochs = 2\nbatch_size = 256\n'
     )
-    done = odefend("train", recipe, "--out", tmp_path / "runs", "--json", "--quiet", "--seed", "7")
+    done = cli("train", recipe, "--out", tmp_path / "runs", "--json", "--quiet", "--seed", "7")
     assert done.returncode == 0 and done.stderr == ""
     told = json.loads(done.stdout)
     assert told["card"]["seed"] == 7 and Path(told["weights"]).exists()
@@ -162,37 +166,37 @@ def nothing_here(tmp_path):
     return {**os.environ, "ODEFEND_DATA": str(tmp_path / "none"), "ODEFEND_CACHE": str(tmp_path / "cache")}
 
 
-def test_data_sets_are_listed_and_checked(nothing_here, tmp_path):
-    listed = odefend("data", "list", env=nothing_here)
+def test_data_sets_are_listed_and_checked(cli, nothing_here, tmp_path):
+    listed = cli("data", "list", env=nothing_here)
     assert listed.returncode == 0 and "not here; a" in listed.stdout and "download of 171 MB" in listed.stdout
     mnist_folder(tmp_path / "sets" / "mnist")
-    done = odefend("data", "check", "mnist", "--data-dir", tmp_path / "sets", "--json", env=nothing_here)
+    done = cli("data", "check", "mnist", "--data-dir", tmp_path / "sets", "--json", env=nothing_here)
     (told,) = json.loads(done.stdout)
     assert done.returncode == 1 and "not as published: train-images" in told["verdict"]
     assert told["where"] == str(tmp_path / "sets" / "mnist") and "train 1,000" in told["splits"]
-    digits = odefend("data", "check", "digits", "--json", env=nothing_here)
+    digits = cli("data", "check", "digits", "--json", env=nothing_here)
     assert digits.returncode == 0 and json.loads(digits.stdout)[0]["verdict"] == "as published"
-    wrong = odefend("data", "check", "mnits", env=nothing_here)
+    wrong = cli("data", "check", "mnits", env=nothing_here)
     assert wrong.returncode == 2 and "Did you mean 'mnist'" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
-def test_trained_nets_are_listed_and_recipes_too():
-    told = json.loads(odefend("models", "--json").stdout)
+def test_trained_nets_are_listed_and_recipes_too(cli):
+    told = json.loads(cli("models", "--json").stdout)
     assert {"digits-oon", "digits-res", "mnist-mix", "mnist-res"} <= {card["name"] for card in told}
-    table = odefend("models").stdout
+    table = cli("models").stdout
     assert "digits-oon" in table and "test error" in table
-    listed = odefend("recipes")
+    listed = cli("recipes")
     assert listed.returncode == 0 and "1,194,241" in listed.stdout and "7,921,290" in listed.stdout
 
 
-def test_a_trial_tells_how_long_all_would_take(tmp_path):
-    done = odefend("train", "digits-res", "--trial", "3", "--json", "--quiet", cwd=tmp_path)
+def test_a_trial_tells_how_long_all_would_take(cli, tmp_path):
+    done = cli("train", "digits-res", "--trial", "3", "--json", "--quiet", cwd=tmp_path)
     told = json.loads(done.stdout)
     assert told["steps"] == 40 * 35 and told["projected_seconds"] == pytest.approx(
         told["steps"] * told["seconds_per_step"]
     )
     assert list(tmp_path.iterdir()) == []
-    assert "All 1,400 steps (40 epochs): about" in odefend("train", "digits-res", "--trial", "3").stdout
+    assert "All 1,400 steps (40 epochs): about" in cli("train", "digits-res", "--trial", "3").stdout
 
 
 def test_weights_that_did_not_come_along_are_fetched_and_checked(tmp_path, monkeypatch):

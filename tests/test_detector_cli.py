@@ -1,26 +1,22 @@
 """`odefend detector`, in this process: fitted, calibrated, put to use on a data set and on pictures, and what is refused."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from odefend.cli import main
 from odefend.data import as_floats
 from odefend.detectors import DETECTORS, Calibrated, Detector, load_detector
 from odefend.models.settings import pair
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(cli):
     def command(arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["odefend", "detector", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert (ended.value.code or 0) == status
-        return capsys.readouterr()
+        done = cli("detector", *arguments)
+        assert done.returncode == status, done.stderr
+        return done
 
     return command
 
@@ -34,14 +30,14 @@ def calibrated(run, tmp_path):
 
 
 def test_list_has_every_detector(run):
-    assert [one["name"] for one in json.loads(run(["list", "--json"]).out)] == list(DETECTORS)
-    assert "settings" in run(["list"]).out
+    assert [one["name"] for one in json.loads(run(["list", "--json"]).stdout)] == list(DETECTORS)
+    assert "settings" in run(["list"]).stdout
 
 
 def test_a_detector_goes_from_fit_to_scores(run, calibrated, test_digits):
     detector = load_detector(calibrated)
     assert isinstance(detector, Calibrated) and len(detector.calibration.scores) == 60
-    told = json.loads(run(["score", calibrated, "--images", 30, "--allowed", 0.1, "--json", "-q"]).out)
+    told = json.loads(run(["score", calibrated, "--images", 30, "--allowed", 0.1, "--json", "-q"]).stdout)
     some = test_digits[:30]
     found = detector.screen(some.images, some.ids, 0.1)
     assert [one["image"] for one in told] == list(some.ids)
@@ -49,7 +45,7 @@ def test_a_detector_goes_from_fit_to_scores(run, calibrated, test_digits):
     for one, p, alarm, known in zip(told, found.p_values, found.alarms, found.calibrated, strict=True):
         expected = "alarm" if alarm else "accepted" if known else "not calibrated for this kind of image"
         assert one["verdict"] == expected and (not known or one["p_value"] == pytest.approx(p.item()))
-    shown = run(["score", calibrated, "--images", 50, "-q"]).out
+    shown = run(["score", calibrated, "--images", 50, "-q"]).stdout
     assert "most suspicious of 50" in " ".join(shown.split())
 
 
@@ -62,7 +58,7 @@ def test_pictures_of_any_size_are_scored_or_refused(run, calibrated, tmp_path, t
     Image.fromarray(np.zeros((20, 9), np.uint8)).save(folder / "other.png")
     seen = list[tuple[int, ...]]()
     monkeypatch.setattr("odefend.data.images.as_floats", lambda pixels: seen.append(pixels.shape) or as_floats(pixels))
-    told = {one["image"]: one for one in json.loads(run(["score", calibrated, folder, "--json", "-q"]).out)}
+    told = {one["image"]: one for one in json.loads(run(["score", calibrated, folder, "--json", "-q"]).stdout)}
     assert {shape[2:] for shape in seen} == {(8, 8)}, (
         "a picture of another size is not made floats, eight times as large"
     )
@@ -70,20 +66,21 @@ def test_pictures_of_any_size_are_scored_or_refused(run, calibrated, tmp_path, t
     assert told[str(folder / "digit.png")]["verdict"] in ("accepted", "alarm")
     assert told[str(folder / "below" / "black.png")]["verdict"] == strange
     assert told[str(folder / "other.png")]["verdict"] == strange
-    assert "2 are of another kind" in " ".join(run(["score", calibrated, folder, "-q"]).out.split())
+    assert "2 are of another kind" in " ".join(run(["score", calibrated, folder, "-q"]).stdout.split())
 
 
 def test_a_supervised_detector_is_shown_an_attack(run, tmp_path):
     file = tmp_path / "net.safetensors"
     common = ["fit", "separate-network", "digits-oon", "--set", "epochs=1", "--images", 40, "--out", file, "-q"]
-    assert "fitted to 40 images" in run([*common, "--attack-set", "epsilon=0.5", "--attack-set", "steps=2"]).out
-    assert "broke none" in run([*common, "--attack-set", "epsilon=0.0001", "--attack-set", "steps=1"], 2).err
+    assert "fitted to 40 images" in run([*common, "--attack-set", "epsilon=0.5", "--attack-set", "steps=2"]).stdout
+    assert "broke none" in run([*common, "--attack-set", "epsilon=0.0001", "--attack-set", "steps=1"], 2).stderr
 
 
 def test_the_net_is_solved_as_it_was_then(run, tmp_path):
     file = tmp_path / "spread.safetensors"
     assert (
-        "nothing to learn" in run(["fit", "embedded-error", "digits-oon", "--tolerance", 0.1, "--out", file, "-q"]).out
+        "nothing to learn"
+        in run(["fit", "embedded-error", "digits-oon", "--tolerance", 0.1, "--out", file, "-q"]).stdout
     )
     detector = load_detector(file)
     assert isinstance(detector, Detector) and pair(detector.net.settings.tolerance) == (0.1, 0.1)
@@ -104,4 +101,4 @@ def test_what_is_wrong_is_said(run, calibrated, tmp_path):
         (["score", calibrated, "--allowed", 0.001], "at least 1 / 61"),
         (["score", calibrated, tmp_path / "nothing.png"], "no such file"),
     ):
-        assert told in run([*arguments, "-q"], 2).err
+        assert told in run([*arguments, "-q"], 2).stderr

@@ -7,7 +7,6 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
-from test_cli import odefend as command
 
 import odefend
 from odefend.attacks import AutoAttack
@@ -340,15 +339,15 @@ def test_other_solves_are_followed_of_a_net_that_has_some():
     assert ways[3].net == "digits-res" and [one.net for one in hardened.sources(setup, "digits-res")] == ["digits-oon"]
 
 
-def test_the_commands(small, tmp_path):
-    done = command("harden", small, "--minutes", "0", "--out", tmp_path / "a")
+def test_the_commands(cli, small, tmp_path):
+    done = cli("harden", small, "--minutes", "0", "--out", tmp_path / "a")
     assert done.returncode == 2 and "minutes: expected a time above 0" in done.stderr
     few = ("tune", "digits-res", "--defense", "bit-depth", "--images", 16, "--out", tmp_path / "b")
-    done = command(*few, "--attack", "nearest")
+    done = cli(*few, "--attack", "nearest")
     assert done.returncode == 2 and "unknown attack 'nearest'" in done.stderr
-    done = command("harden", small, "--strength", "0", "--out", tmp_path / "a")
+    done = cli("harden", small, "--strength", "0", "--out", tmp_path / "a")
     assert done.returncode == 2 and "strength: expected" in done.stderr
-    done = command(*few, "--json", "-q", "--workers", 1)
+    done = cli(*few, "--json", "-q", "--workers", 1)
     assert done.returncode == 0, done.stderr
     told, path = json.loads(done.stdout), tmp_path / "b" / "bit-depth.json"
     assert told == json.loads(path.read_text()) | {"file": str(path)}
