@@ -5,8 +5,8 @@ import subprocess
 import sys
 from unittest import mock
 
-import jaxtyping
 import pytest
+from typecheck import unchecked
 
 from odefend.cli import main
 
@@ -23,8 +23,7 @@ def cli(capsys):
         with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, {"COLUMNS": "80", **(env or {})}):
             patch.setattr(sys, "argv", ["odefend", *map(str, arguments)])
             patch.chdir(cwd)
-            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-            with pytest.raises(SystemExit) as ended:
+            with unchecked(), pytest.raises(SystemExit) as ended:
                 main()
         told, status = capsys.readouterr(), ended.value.code or 0
         assert isinstance(status, int)

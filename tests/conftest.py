@@ -6,8 +6,19 @@ import torch
 from commandline import cli as cli
 from real_data import real_data as real_data
 from real_data import shared
+from typecheck import begin
 
 import odefend
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    begin()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    begin()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,6 +10,7 @@ from toys import Linear, pictures, small_ode_net
 from odefend.attacks import PGD, Availability, CarliniWagner, Expectation, Pushed, ode_sources, strongest
 from odefend.defenses import LogUniform, RandomTolerance
 from odefend.errors import InvalidInput
+from odefend.models import ODENet, load
 from odefend.solver import Status, effort
 
 
@@ -62,13 +63,18 @@ def test_expectation_breaks_what_one_draw_does_not():
 
 
 @pytest.mark.parametrize(
-    "attack", [PGD(0.25, steps=5), CarliniWagner(steps=20, binary_search_steps=3, initial_constant=1.0)]
+    ("attack", "net"),
+    [
+        (PGD(0.25, steps=3), "digits-oon"),
+        (CarliniWagner(steps=20, binary_search_steps=3, initial_constant=1.0), "digits-res-noise"),
+    ],
 )
-def test_the_strongest_is_never_weaker_than_any(attack, oon, res, test_digits):
-    some = test_digits[:16]
-    sources = [res, None, oon.at(1e-1)]
-    runs = [attack(oon, some.images, some.labels, ids=some.ids, source=source) for source in sources]
-    best = strongest(attack, oon, some.images, some.labels, sources, ids=some.ids)
+def test_the_strongest_is_never_weaker_than_any(attack, net, res, test_digits):
+    some, net = test_digits[:16], load(net)
+    sources = [res, None, net.at(1e-1) if isinstance(net, ODENet) else load("digits-res-adversarial")]
+    runs = [attack(net, some.images, some.labels, ids=some.ids, source=source) for source in sources]
+    assert len({str(run.success.tolist()) for run in runs}) > 1, "none is the best for all"
+    best = strongest(attack, net, some.images, some.labels, sources, ids=some.ids)
     assert torch.equal(best.found.success, torch.stack([run.success for run in runs]).any(0))
     for run in runs:
         assert (best.found.success >= run.success).all()
@@ -77,13 +83,13 @@ def test_the_strongest_is_never_weaker_than_any(attack, oon, res, test_digits):
     assert torch.equal(best.found.gradient_calls, torch.stack([run.gradient_calls for run in runs]).sum(0))
     for row, number in enumerate(best.source.tolist()):
         assert torch.equal(best.found.images[row], runs[number].images[row])
-    again = oon.predict(best.found.images).fooled(some.labels)
+    again = net.predict(best.found.images).fooled(some.labels)
     assert torch.equal(again & ~best.found.initially_wrong, best.found.success)
 
 
 def test_the_first_source_wins_among_equals(oon, test_digits):
     some = test_digits[:16]
-    same = strongest(PGD(0.2, steps=3), oon, some.images, some.labels, [None, oon], ids=some.ids)
+    same = strongest(PGD(0.2, steps=2), oon, some.images, some.labels, [None, oon], ids=some.ids)
     assert (same.source == 0).all()
     assert {field.name for field in dataclasses.fields(same.found)} == set(vars(same.found))
 
@@ -107,7 +113,7 @@ def test_sources_of_an_ode_net_agree_where_it_is_solved_well_and_not_where_it_is
             found[name] = torch.autograd.grad(source(images).logsumexp(1).sum(), images)[0].flatten(1)
         return found
 
-    well = slopes_of(ode_sources(oon.at(1e-4), step=0.02))
+    well = slopes_of(ode_sources(oon.at(1e-4), tight=1e-5, step=0.05))
     assert list(well) == ["own", "tight", "exact", "adjoint", "tight adjoint", "fixed steps"]
     for one, other in itertools.combinations(well, 2):
         assert not torch.equal(well[one], well[other]), f"{one} is {other}"
@@ -115,7 +121,7 @@ def test_sources_of_an_ode_net_agree_where_it_is_solved_well_and_not_where_it_is
         cosine = torch.nn.functional.cosine_similarity(slope, well["tight"])
         assert cosine.median() > 0.75, name
     # What a knowing attacker gains by solving better than the net itself does.
-    loose = slopes_of(ode_sources(oon.at(1e-1)))
+    loose = slopes_of(ode_sources(oon.at(1e-1), tight=1e-4))
     assert torch.nn.functional.cosine_similarity(loose["own"], loose["tight"]).median() < 0.6
 
 
@@ -133,24 +139,24 @@ def test_several_sources_are_tried_together(oon, res, test_digits):
         ode_sources(res)
 
 
-def test_pushing_goes_on_along_the_same_line(oon, test_digits):
+def test_pushing_goes_on_along_the_same_line(res, test_digits):
     some = test_digits[:16]
     inner = CarliniWagner(steps=30, binary_search_steps=3, initial_constant=2.0)
-    near = inner(oon, some.images, some.labels, ids=some.ids)
-    far = Pushed(inner, 1.2)(oon, some.images, some.labels, ids=some.ids)
+    near = inner(res, some.images, some.labels, ids=some.ids)
+    far = Pushed(inner, 1.2)(res, some.images, some.labels, ids=some.ids)
     both = near.success & far.success
     assert both.sum() > 8
     wanted = (some.images + 1.2 * (near.images - some.images)).clamp(0, 1)
     torch.testing.assert_close(far.images[both], wanted[both])
-    margins = [oon.predict(found.images[both]).margin.mean() for found in (near, far)]
+    margins = [res.predict(found.images[both]).margin.mean() for found in (near, far)]
     assert margins[1] > margins[0]
     assert Pushed(inner, 1.2).record()["attack"] == "CarliniWagner x 1.2"
 
 
 def test_availability_costs_the_solver_more(oon, test_digits):
     some = test_digits[:16]
-    net = oon.at(1e-5)
-    found = Availability(0.2, steps=10)(net, some.images, some.labels, ids=some.ids)
+    net = oon.at(1e-4)
+    found = Availability(0.2, steps=5)(net, some.images, some.labels, ids=some.ids)
     right = ~found.initially_wrong
     before, after = net.predict(some.images).nfe[right], net.predict(found.images).nfe[right]
     assert (after >= before).all() and after.double().mean() > 1.05 * before.double().mean()
@@ -177,11 +183,11 @@ def test_availability_without_a_bound_is_no_weaker_than_a_black_image(oon, test_
 def test_the_cap_on_steps_holds_with_a_status(oon, test_digits):
     """An image that the cap stops is worth most to this attack, and is an abstention, not a success."""
     some = test_digits[:16]
-    net = oon.at(1e-5)
+    net = oon.at(1e-4)
     most = int(net.predict(some.images).nfe.max())
     capped = net.at(max_steps=int(net.predict(some.images).accepted.max()) + 1)
     assert capped.predict(some.images).answered.all()
-    found = Availability(0.3, steps=10)(capped, some.images, some.labels, ids=some.ids)
+    found = Availability(0.3, steps=5)(capped, some.images, some.labels, ids=some.ids)
     stopped = found.status == Status.MAX_STEPS
     assert stopped.any() and not found.success[stopped].any()
     assert capped.predict(found.images).nfe.max() <= most + 12
@@ -196,7 +202,7 @@ def test_effort_foretells_the_steps_and_has_their_gradient(tolerance):
     assert torch.corrcoef(torch.stack([steps, effort]))[0, 1] > 0.6
     assert (effort < steps).all() and (effort > 0.2 * steps).all()
     some = images[:2].clone().requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda x: net.effort(x, grid=2), some, eps=1e-7, atol=1e-4, nondet_tol=0)
+    assert torch.autograd.gradcheck(lambda x: net.effort(x, grid=2), some, eps=1e-7, atol=1e-4, nondet_tol=0, fast_mode=True)
 
 
 def test_effort_of_a_linear_field_is_known():
