@@ -61,7 +61,7 @@ def test_attack_on_images_drawn_at_random(tmp_path, run):
 
 def test_an_attack_where_no_image_was_right_before_is_told(tmp_path, run):
     command = ["attack", "digits-oon", "--start", "25", "--images", "1", "--workers", "1", "--out", str(tmp_path)]
-    told = json.loads(run([*command, "--json"]).out)
+    told = json.loads(run([*command, "--json"]).stdout)
     (row,) = told["tables"][0]["rows"]
     assert (row["images"], row["wrong before"], row["broken"]) == ("1", "1", "no data")
     assert "no image was right before" in Path(told["figure"]).read_text(encoding="utf-8")
