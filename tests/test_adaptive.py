@@ -135,7 +135,7 @@ def test_several_sources_are_tried_together(oon, res, test_digits):
     sources = ode_sources(net)
     found = strongest(PGD(0.15, steps=3), net, some.images, some.labels, list(sources.values())[:3], ids=some.ids)
     assert found.found.success.sum() > 0 and (found.source > 0).any()
-    with pytest.raises(InvalidInput, match="ODE net"):
+    with pytest.raises(InvalidInput, match="solves an ODE"):
         ode_sources(res)
 
 

@@ -109,7 +109,7 @@ def test_contract(attack, victim):
     """Image 4 carries a wrong label on purpose (unless it is true by chance)."""
     net, images, labels = victim
     if isinstance(attack, Availability) and not isinstance(net, ODENet):
-        with pytest.raises(InvalidInput, match="expected an ODE net"):
+        with pytest.raises(InvalidInput, match="expected a net that solves an ODE"):
             attack(net, images, labels)
         return
     found = attack(net, images, labels)

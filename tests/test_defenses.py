@@ -253,7 +253,7 @@ def test_transforms_take_values_outside_as_a_file_would():
 def test_a_random_end_time_is_that_of_the_view():
     net, images, ids = small_ode_net(), pictures(6), list("abcdef")
     drawn = RandomEndTime(0.5, 2.0)(net).draw(ids, 0)
-    assert isinstance(drawn.settings.t1, torch.Tensor)
+    assert isinstance(drawn, ODENet) and isinstance(drawn.settings.t1, torch.Tensor)
     for row, end in enumerate(drawn.settings.t1.tolist()):
         torch.testing.assert_close(drawn(images)[row], net.at(t1=end)(images)[row], rtol=1e-12, atol=1e-12)
 

@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said(run, calibrated, tmp_path):
     run(["fit", "one-pass-margin", "digits-res", "--out", bare, "-q"])
     for arguments, told in (
         (["fit", "one-pass-margins", "digits-oon"], "Did you mean 'one-pass-margin'"),
-        (["fit", "tolerance-vote", "digits-res"], "has no solver for tolerance-vote to watch"),
+        (["fit", "tolerance-vote", "digits-res"], "tolerance-vote: expected a net that solves an ODE"),
         (["fit", "one-pass-margin", "digits-res", "--tolerance", 0.1], "which solves nothing"),
         (["fit", "tolerance-vote", "digits-oon", "--set", "vote=3"], "Did you mean 'votes'"),
         (["fit", "step-trace", "digits-oon", "--data", "digit"], "Did you mean 'digits'"),

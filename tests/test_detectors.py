@@ -564,7 +564,7 @@ def test_wrong_settings_of_detectors(oon, res):
     with pytest.raises(InvalidInput, match="votes: input should be a valid integer"):
         named_detector("tolerance-vote", oon, {"votes": "many"})
     for name in ("tolerance-vote", "logit-spread", "embedded-error", "step-trace", "tolerance-drop"):
-        with pytest.raises(InvalidInput, match=f"has no solver for {name} to watch"):
+        with pytest.raises(InvalidInput, match=f"{name}: expected a net that solves an ODE"):
             named_detector(name, res)
     for wrong in (
         lambda: ToleranceVote(oon, votes=1),

@@ -7,7 +7,7 @@ import torch
 from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.problem import Problem, padded_batches
 from odefend.errors import InvalidInput
-from odefend.models import Classifier, ODENet
+from odefend.models import solving
 from odefend.norms import confined
 from odefend.solver import Status
 from odefend.tensors import Images, Index
@@ -17,7 +17,7 @@ from odefend.tensors import Images, Index
 class Availability(BallAttack):
     """Drive up the number of evaluations of the vector field inside a ball, by projected gradient steps.
 
-    What is climbed is a smooth stand-in for the number of solver steps, `ODENet.effort` on `grid` fixed steps; kept is the
+    What is climbed is a smooth stand-in for the number of solver steps, `Solving.effort` on `grid` fixed steps; kept is the
     candidate for which the judge needed most evaluations, one that its `max_steps` ended before any other. `steps` steps of
     `step_size` (default: half of epsilon, since the stand-in is rough and small steps stay where they begin) start from the
     clean image, and again from it flattened towards each of the `greys` as far as the ball allows: a state without contrast
@@ -78,17 +78,9 @@ class Availability(BallAttack):
         for some, batch, size in padded_batches(rows, x):
             batch = batch.detach().requires_grad_(True)
             with torch.enable_grad():
-                effort = _ode(problem.source).rows(some).effort(batch, self.grid)
+                effort = solving(problem.source, self.name, controlled=True).rows(some).effort(batch, self.grid)
                 slopes.append(torch.autograd.grad(effort.sum(), batch)[0][:size])
         slope = torch.cat(slopes)
         healthy = slope.isfinite().flatten(1).all(1) & slope.flatten(1).any(1)
         problem.zero_gradients[rows] += (~healthy).long()
         return torch.nan_to_num(slope, 0.0, 0.0, 0.0)
-
-
-def _ode(net: Classifier) -> ODENet:
-    if not isinstance(net, ODENet):
-        raise InvalidInput(
-            f"Availability: expected an ODE net, got {type(net).__name__}, whose work does not depend on the image."
-        )
-    return net

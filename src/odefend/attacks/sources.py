@@ -2,8 +2,8 @@
 
 import torch
 
-from odefend.errors import InvalidInput
-from odefend.models import Adapted, Classifier, ODENet
+from odefend.models import Classifier, Solving, solving
+from odefend.solver import METHODS
 
 EXACT_FROM = 1e-4
 """Of 24 images of digits-oon, at 3e-5 the exact gradient of one was 22 times that along the steps, with a cosine of .1 to that of
@@ -18,21 +18,22 @@ def ode_sources(net: Classifier, tight: float = 1e-6, step: float = 0.1) -> dict
     the net's tolerance is 1e-4 or more, below which their derivatives can drown the gradient), "adjoint" (the continuous
     adjoint at the net's tolerance), "tight adjoint" (both at `tight`) and "fixed steps" (rk4 with steps of size `step`, which
     has no control of errors that gradients could stumble over).
+
+    Of a net that takes fixed steps, or an adapted one whose method was not chosen, the tight solves are by dopri5.
     """
-    if not isinstance(net, ODENet | Adapted):
-        raise InvalidInput(f"ode_sources: expected an ODE net, got {type(net).__name__}, which solves nothing.")
+    net = solving(net, "ode_sources")
+    controlled = net.method if net.method and METHODS[net.method].adaptive else "dopri5"
     return {
         "own": net,
-        "tight": net.at(tight),
+        "tight": net.at(tight, method=controlled),
         **({"exact": net.at(gradient="exact")} if _loose(net) else {}),
         "adjoint": net.at(gradient="adjoint"),
-        "tight adjoint": net.at(tight, gradient="adjoint", adjoint_tolerance=tight),
+        "tight adjoint": net.at(tight, method=controlled, gradient="adjoint", adjoint_tolerance=tight),
         "fixed steps": net.at(method="rk4", step=step),
     }
 
 
-def _loose(net: ODENet | Adapted) -> bool:
+def _loose(net: Solving) -> bool:
     """Whether the net has chosen a tolerance at which exact gradients were seen to be gradients, for all its images."""
-    tolerance = net.chosen.get("tolerance") if isinstance(net, Adapted) else net.settings.tolerance
-    values = tolerance if isinstance(tolerance, tuple) else (tolerance,)
+    values = net.tolerance if isinstance(net.tolerance, tuple) else (net.tolerance,)
     return all(value is not None and bool((torch.as_tensor(value) >= EXACT_FROM).all()) for value in values)

@@ -8,26 +8,27 @@ from dataclasses import dataclass
 from odefend import rng
 from odefend.defenses.randomized import RandomizedNet
 from odefend.errors import InvalidInput
-from odefend.models import Classifier, ODENet, SolverSettings
+from odefend.models import Classifier, SolverSettings, Solving, solving
 from odefend.tensors import Index
 
 
 @dataclass(frozen=True)
 class FixedEndTime:
-    """The defense: an ODE net in, its view that solves up to `t1` out."""
+    """The defense: a net that solves ODEs in, its view that solves up to `t1` out."""
 
     t1: float
 
     def __post_init__(self) -> None:
         SolverSettings(t1=self.t1)  # raises for wrong values
 
-    def __call__(self, net: Classifier) -> ODENet:
-        return _ode(self, net).at(t1=self.t1)
+    def __call__(self, net: Classifier) -> Solving:
+        return solving(net, type(self).__name__).at(t1=self.t1)
 
 
 @dataclass(frozen=True)
 class RandomEndTime:
-    """The defense: an ODE net in, a classifier that solves each image up to a time uniform between `low` and `high` out.
+    """The defense: a net that solves ODEs in, a classifier that solves each image up to a time uniform between `low` and
+    `high` out.
 
     Published are 10 to 100, drawn once for each batch in training; at test time the published nets solve up to one of 1, 10,
     100 and 500 (`FixedEndTime`).
@@ -42,13 +43,13 @@ class RandomEndTime:
             raise InvalidInput(f"RandomEndTime: expected 0 < low <= high, got {self.low} and {self.high}.")
 
     def __call__(self, net: Classifier) -> "RandomEndTimeNet":
-        return RandomEndTimeNet(_ode(self, net), self)
+        return RandomEndTimeNet(solving(net, type(self).__name__), self)
 
 
 class RandomEndTimeNet(RandomizedNet):
-    """An ODE net with end times drawn per image."""
+    """A net with end times drawn per image."""
 
-    def __init__(self, net: ODENet, ends: RandomEndTime) -> None:
+    def __init__(self, net: Solving, ends: RandomEndTime) -> None:
         super().__init__(net)
         self.net, self.ends = net, ends
 
@@ -56,15 +57,7 @@ class RandomEndTimeNet(RandomizedNet):
         net = self.net.rows(index)
         return self if net is self.net else RandomEndTimeNet(net, self.ends)
 
-    def draw(self, ids: Sequence[str], index: int) -> ODENet:
+    def draw(self, ids: Sequence[str], index: int) -> Solving:
         """The view of the net for these images in which each is solved up to its end time number `index`."""
-        drawn = rng.uniform(self.ends.seed, ids, "end time", index).to(next(self.net.parameters()).device)
+        drawn = rng.uniform(self.ends.seed, ids, "end time", index)
         return self.net.at(t1=self.ends.low + drawn * (self.ends.high - self.ends.low))
-
-
-def _ode(defense: object, net: Classifier) -> ODENet:
-    if not isinstance(net, ODENet):
-        raise InvalidInput(
-            f"{type(defense).__name__}: expected an ODE net, got {type(net).__name__}, whose end time it cannot set."
-        )
-    return net

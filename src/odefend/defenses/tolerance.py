@@ -9,7 +9,7 @@ import torch
 from odefend import rng
 from odefend.defenses.randomized import RandomizedNet
 from odefend.errors import InvalidInput
-from odefend.models import Adapted, Classifier, ODENet, SolverSettings
+from odefend.models import Classifier, SolverSettings, Solving, solving
 from odefend.tensors import Index, Times
 
 
@@ -32,42 +32,32 @@ class LogUniform:
 
 @dataclass(frozen=True)
 class FixedTolerance:
-    """The defense: an ODE net, adapted ones included, in, its view at another tolerance, a float or (rtol, atol), out."""
+    """The defense: a net that solves ODEs in, its view at another tolerance, a float or (rtol, atol), out."""
 
     tolerance: float | tuple[float, float]
 
     def __post_init__(self) -> None:
         SolverSettings(tolerance=self.tolerance)  # raises for wrong values
 
-    def __call__(self, net: Classifier) -> Classifier:
-        if not isinstance(net, ODENet | Adapted):
-            raise _no_tolerance(self, net)
-        return net.at(self.tolerance)
+    def __call__(self, net: Classifier) -> Solving:
+        return solving(net, type(self).__name__, controlled=True).at(self.tolerance)
 
 
 @dataclass(frozen=True)
 class RandomTolerance:
-    """The defense: an ODE net in, a classifier that solves each image at a random tolerance out."""
+    """The defense: a net that solves ODEs in, a classifier that solves each image at a random tolerance out."""
 
     distribution: LogUniform = LogUniform()
     seed: int = 0
 
     def __call__(self, net: Classifier) -> "RandomToleranceNet":
-        if not isinstance(net, ODENet):
-            raise _no_tolerance(self, net)
-        return RandomToleranceNet(net, self.distribution, self.seed)
-
-
-def _no_tolerance(defense: object, net: Classifier) -> InvalidInput:
-    return InvalidInput(
-        f"{type(defense).__name__}: expected an ODE net, got {type(net).__name__}, whose tolerance it cannot set."
-    )
+        return RandomToleranceNet(solving(net, type(self).__name__, controlled=True), self.distribution, self.seed)
 
 
 class RandomToleranceNet(RandomizedNet):
-    """An ODE net with tolerances drawn per image."""
+    """A net with tolerances drawn per image."""
 
-    def __init__(self, net: ODENet, distribution: LogUniform, seed: int) -> None:
+    def __init__(self, net: Solving, distribution: LogUniform, seed: int) -> None:
         super().__init__(net)
         self.net, self.distribution, self.seed = net, distribution, seed
 
@@ -75,7 +65,6 @@ class RandomToleranceNet(RandomizedNet):
         net = self.net.rows(index)
         return self if net is self.net else RandomToleranceNet(net, self.distribution, self.seed)
 
-    def draw(self, ids: Sequence[str], index: int) -> ODENet:
+    def draw(self, ids: Sequence[str], index: int) -> Solving:
         """The view of the net for these images in which each is solved at its tolerance number `index`."""
-        device = next(self.net.parameters()).device
-        return self.net.at(self.distribution.draw(self.seed, ids, index).to(device))
+        return self.net.at(self.distribution.draw(self.seed, ids, index))

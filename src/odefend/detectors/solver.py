@@ -1,4 +1,4 @@
-"""Detectors that look at how an ODE net's solver went about an image."""
+"""Detectors that look at how a net's solver went about an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,7 @@ from odefend.defenses import RandomTolerance
 from odefend.detectors.base import Detector, or_most
 from odefend.detectors.baselines import drop
 from odefend.errors import InvalidInput
-from odefend.models import ODENet
-from odefend.solver import METHODS, Solution, Status, accepted_steps
+from odefend.models import Solving, solving
 from odefend.tensors import Images, OtherImages, PerImage
 
 LEAST = 1e-30
@@ -24,7 +23,7 @@ class LogitSpread(Detector):
     """How far the logits of solves at several tolerances are from their mean: the root of the mean square."""
 
     of_solver = True
-    net: ODENet
+    net: Solving
     tolerances: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
 
     def __post_init__(self) -> None:
@@ -47,7 +46,7 @@ class ToleranceDrop(Detector):
     for noise, and the least that a vote could ask."""
 
     of_solver = True
-    net: ODENet
+    net: Solving
     draws: int = 1
     defense: RandomTolerance = field(default_factory=RandomTolerance)
 
@@ -76,14 +75,14 @@ class EmbeddedError(Detector):
     """
 
     of_solver = True
-    net: ODENet
+    net: Solving
 
     def __post_init__(self) -> None:
-        _check_adaptive(self.net)
+        solving(self.net, type(self).__name__, controlled=True)
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:  # noqa: ARG002
-        solution, errors, _ = _steps(self.net, images)
-        return torch.where(solution.status == Status.SUCCESS, errors.sum(1).clamp_min(LEAST).log(), torch.nan)
+        steps = self.net.steps(images)
+        return torch.where(steps.answered, steps.errors.sum(1).clamp_min(LEAST).log(), torch.nan)
 
 
 @dataclass(eq=False)
@@ -96,11 +95,11 @@ class StepTrace(Detector):
     """
 
     learns = of_solver = True
-    net: ODENet
+    net: Solving
     steps: int = 3
 
     def __post_init__(self) -> None:
-        _check_adaptive(self.net)
+        solving(self.net, type(self).__name__, controlled=True)
         if self.steps < 1:
             raise InvalidInput(f"steps: expected at least 1, got {self.steps}.")
 
@@ -127,34 +126,15 @@ class StepTrace(Detector):
 
     def _features(self, images: Images) -> Tensor:
         """(images, 2 steps + 1); NaN where the solve failed."""
-        solution, errors, sizes = _steps(self.net, images)
-        count = (sizes > 0).sum(1, keepdim=True)
+        done = self.net.steps(images)
+        count = (done.sizes > 0).sum(1, keepdim=True)
         place = torch.arange(self.steps, device=images.device).expand(len(images), -1).minimum(count - 1).clamp_min(0)
-        attempts = (solution.stats.accepted + solution.stats.rejected).double()
         found = torch.cat(
             [
-                errors.gather(1, place).clamp_min(LEAST).log(),
-                sizes.gather(1, place).clamp_min(LEAST).log(),
-                attempts[:, None],
+                done.errors.gather(1, place).clamp_min(LEAST).log(),
+                done.sizes.gather(1, place).clamp_min(LEAST).log(),
+                done.attempts[:, None].double(),
             ],
             1,
         )
-        return torch.where((solution.status == Status.SUCCESS)[:, None], found, torch.nan)
-
-
-def _check_adaptive(net: ODENet) -> None:
-    if not METHODS[net.settings.method].adaptive:
-        raise InvalidInput(
-            f"net: expected one that is solved by a method with step control, got {net.settings.method}. Try dopri5."
-        )
-
-
-def _steps(net: ODENet, images: Images) -> tuple[Solution, Tensor, Tensor]:
-    """(solution, estimated errors and sizes of the accepted steps): the errors can be differentiated where the images can."""
-    with torch.no_grad():
-        solution = net.trajectory(images)
-    assert solution.log is not None
-    _, _, sizes, errors = accepted_steps(solution.log, len(images))
-    if torch.is_grad_enabled() and images.requires_grad:
-        errors = net.step_errors(images, solution.log)
-    return solution, errors.double(), sizes
+        return torch.where(done.answered[:, None], found, torch.nan)

@@ -17,16 +17,12 @@ from odefend.detectors.calibrate import Calibrated
 from odefend.detectors.families import DETECTORS
 from odefend.errors import CheckpointError, InvalidInput, unknown
 from odefend.files import write_bytes
-from odefend.models import Classifier, ODENet, cards, load, weights_digest
-from odefend.models.settings import pair
+from odefend.models import Classifier, Solving, cards, load, solving, weights_digest
 from odefend.seal import BLANK, is_intact, sealed
 
 FORMAT = "3"
 LARGEST = 1 << 22
 """Numbers in an image that a detector is asked about to see whether what it learned fits it."""
-
-DECISIVE = ("tolerance", "method", "step", "end", "coupling", "max_steps", "t1")
-"""The solver's settings that decide a solution; the others decide how it is differentiated."""
 
 OF_CALIBRATION, OF_DETECTOR = "calibration.", "learned."
 
@@ -54,10 +50,8 @@ def named_detector(name: str, net: Classifier, settings: dict[str, Any] | None =
     if name not in DETECTORS:
         raise unknown("detector", name, DETECTORS)
     kind = DETECTORS[name]
-    if kind.of_solver and not isinstance(net, ODENet):
-        raise InvalidInput(
-            f"net: expected an ODE net, got {type(net).__name__}, which has no solver for {name} to watch."
-        )
+    if kind.of_solver:
+        solving(net, name)
     types = setting_types(kind)
     wanted = {}
     for key, value in (settings or {}).items():
@@ -91,12 +85,6 @@ def save_detector(detector: Detector | Calibrated, path: Path) -> Path:
     Raises InvalidInput for a net with a tolerance or end time for each image, and for a detector that is not one of DETECTORS.
     """
     bare = detector.detector if isinstance(detector, Calibrated) else detector
-    if isinstance(bare.net, ODENet):
-        for what, value in (("tolerance", bare.net.settings.tolerance), ("end time", bare.net.settings.t1)):
-            if isinstance(value, Tensor):
-                raise InvalidInput(
-                    f"net: expected one {what} for all images, got one for each, which no other image has."
-                )
     names = [name for name, kind in DETECTORS.items() if type(bare) is kind]
     if not names:
         raise InvalidInput(
@@ -177,7 +165,7 @@ def _read(path: Path) -> tuple[About, dict[str, Tensor]]:
 
 def _solved_so(net: Classifier, then: dict[str, Any]) -> Classifier:
     """The net, solved as a file says."""
-    return net.at(**then | {"tolerance": tuple(then["tolerance"])}) if isinstance(net, ODENet) and then else net
+    return net.at(**then | {"tolerance": tuple(then["tolerance"])}) if isinstance(net, Solving) and then else net
 
 
 def _check_solved(path: Path, net: Classifier, then: dict[str, Any]) -> None:
@@ -205,10 +193,7 @@ def _check_learned(detector: Detector) -> None:
 
 def _solved(net: Classifier) -> dict[str, Any]:
     """How a net is solved, which its scores depend on as on its weights: everything that decides a solution."""
-    if not isinstance(net, ODENet):
-        return {}
-    how = {name: getattr(net.settings, name) for name in DECISIVE}
-    return how | {"tolerance": list(pair(net.settings.tolerance))}
+    return net.solved if isinstance(net, Solving) else {}
 
 
 def _digests(detector: Detector) -> dict[str, str]:

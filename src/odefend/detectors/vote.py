@@ -14,7 +14,7 @@ from odefend.attacks.problem import padded_batches
 from odefend.defenses import RandomTolerance
 from odefend.detectors.base import Detector
 from odefend.errors import InvalidInput
-from odefend.models import ODENet, Prediction
+from odefend.models import Prediction, Solving
 from odefend.tensors import Counts, Images, Mask, PerImage
 
 ABSTAINED = -1
@@ -42,7 +42,7 @@ class ToleranceVote(Detector):
     """Score V - v_agree of V solves at random tolerances: 0 where all agree."""
 
     of_solver = True
-    net: ODENet
+    net: Solving
     votes: int = 20
     defense: RandomTolerance = field(default_factory=RandomTolerance)
 

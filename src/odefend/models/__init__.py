@@ -30,7 +30,11 @@ from odefend.models.families import IMAGE_MODELS as IMAGE_MODELS
 from odefend.models.families import MODELS as MODELS
 from odefend.models.glow import Glow as Glow
 from odefend.models.image_model import ImageModel as ImageModel
+from odefend.models.layers import TwoLogits as TwoLogits
 from odefend.models.layers import count_parameters as count_parameters
 from odefend.models.odenet import ODENet as ODENet
 from odefend.models.resnet import ResNet as ResNet
 from odefend.models.settings import SolverSettings as SolverSettings
+from odefend.models.solving import Solving as Solving
+from odefend.models.solving import Steps as Steps
+from odefend.models.solving import solving as solving

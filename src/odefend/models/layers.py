@@ -180,10 +180,12 @@ def pooling_head(width: int, classes: int) -> nn.Module:
 
 
 class TwoLogits(nn.Module):
-    """One output y (N, 1) as the logits (-y, y) of two classes: softmax gives the second the probability sigmoid(2 y)."""
+    """One output y, (N, 1) or (N,), as the logits (-y, y) of two classes: softmax gives the second the probability
+    sigmoid(2 y)."""
 
     def forward(self, output: Tensor) -> Tensor:
         """Logits (N, 2)."""
+        output = output.reshape(-1, 1)
         return torch.cat([-output, output], 1)
 
 

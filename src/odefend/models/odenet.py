@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odefend.models.classifier import Classifier, Prediction, check_images
+from odefend.models.classifier import Prediction, check_images
 from odefend.models.layers import (
     Normalization,
     ODEField,
@@ -17,12 +17,13 @@ from odefend.models.layers import (
     pooling_head,
     residual_stem,
 )
-from odefend.models.settings import SolverSettings
-from odefend.solver import Solution, StepLog, Tolerance, VectorField, effort, solve, step_errors
+from odefend.models.settings import SolverSettings, decisive
+from odefend.models.solving import Solving, Steps, solving, steps_of
+from odefend.solver import Solution, StepLog, Tolerance, VectorField, accepted_steps, effort, solve, step_errors
 from odefend.tensors import Images, Index, PerImage, State
 
 
-class ODENet(Classifier):
+class ODENet(Solving):
     """stem -> solution at t1 of dh/dt = field(t, h) from t = 0 -> head.
 
     The weights are fixed by training; how the ODE is solved is not: `at` gives a view with other settings.
@@ -60,6 +61,27 @@ class ODENet(Classifier):
         view.settings = settings
         return view
 
+    @property
+    def tolerance(self) -> Tolerance:
+        return self.settings.tolerance
+
+    @property
+    def method(self) -> str:
+        return self.settings.method
+
+    @property
+    def solved(self) -> dict[str, Any]:
+        return decisive(vars(self.settings))
+
+    def steps(self, images: Images) -> Steps:
+        solving(self, "steps", controlled=True)
+        with torch.no_grad():
+            solution = self.trajectory(images)
+        assert solution.log is not None
+        if torch.is_grad_enabled() and images.requires_grad:
+            return steps_of([solution], [self.step_errors(images, solution.log)])
+        return steps_of([solution], [accepted_steps(solution.log, len(images))[3]])
+
     def trajectory(self, images: Tensor, times: Sequence[float] | Tensor | None = None) -> Solution:
         """How the ODE block's state moves: its solution for each image, with the state at the given times in [0, t1]
         as `path` and every attempted step as `log`."""
@@ -82,8 +104,6 @@ class ODENet(Classifier):
         return self.field
 
     def effort(self, images: Tensor, grid: int = 8) -> PerImage:
-        """How many solver steps each image will ask for, estimated on `grid` equal steps; differentiable: see
-        `solver.effort`."""
         check_images(images, self.in_channels)
         state, how = self.stem(images).to(images.dtype), self.settings
         return effort(self._prepared(state), state, 0.0, how.t1, method=how.method, tolerance=how.tolerance, grid=grid)

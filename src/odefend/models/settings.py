@@ -1,5 +1,6 @@
 """How an ODE net is solved: the settings that a view of the net differs in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -10,6 +11,9 @@ from torch import Tensor
 from odefend.errors import InvalidInput, unknown
 from odefend.solver import COUPLINGS, ENDS, GRADIENTS, METHODS, Tolerance, check_step
 from odefend.tensors import Index
+
+DECISIVE = ("tolerance", "method", "step", "end", "coupling", "max_steps", "t1")
+"""The settings that decide a solution; the others decide how it is differentiated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +78,26 @@ class SolverSettings:
         numbers = (*pair(self.tolerance), self.t1, *(() if back is None else pair(back)))
         if not any(isinstance(one, Tensor) and one.ndim for one in numbers):
             return self
-        rtol, atol, t1, *rest = (one[index] if isinstance(one, Tensor) and one.ndim else one for one in numbers)
+        rtol, atol, t1, *rest = (
+            one[index.to(one.device)] if isinstance(one, Tensor) and one.ndim else one for one in numbers
+        )
         return replace(self, tolerance=(rtol, atol), t1=t1, adjoint_tolerance=tuple(rest) or None)
+
+
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that decide a solution, as JSON can hold them. Raises InvalidInput for one for each image."""
+    found = {name: settings[name] for name in DECISIVE if name in settings}
+    if "tolerance" in found:
+        found["tolerance"] = [_single("tolerance", one) for one in pair(found["tolerance"])]
+    if "t1" in found:
+        found["t1"] = _single("end time", found["t1"])
+    return found
+
+
+def _single(what: str, value: float | Tensor) -> float:
+    if isinstance(value, Tensor) and value.ndim:
+        raise InvalidInput(f"net: expected one {what} for all images, got one for each, which no other image has.")
+    return float(value)
 
 
 def _positive(value: float | Tensor) -> bool:
