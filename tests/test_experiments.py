@@ -47,7 +47,6 @@ model = "trained"
 attack = "fgsm"
 epsilon = [0.1, 0.2]
 on = ["ode", "res"]
-compared_to = "bim"
 [attacks.bim]
 attack = "bim"
 settings = { steps = 3 }

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "odefend"
 
 LAYERS = [
     {"tensors", "errors", "rng", "version", "progress"},
-    {"files", "lazy", "seal", "solver", "norms", "intervals"},
+    {"named", "files", "lazy", "seal", "solver", "norms", "intervals"},
     {"download", "shards"},
     {"models", "data"},
     {"attacks"},

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from odefend.models import ODENet as ODENet
     from odefend.models import Prediction as Prediction
     from odefend.models import adapt as adapt
+    from odefend.models import as_classifier as as_classifier
     from odefend.models import load as load
     from odefend.models import load_image_model as load_image_model
     from odefend.norms import L2 as L2

@@ -17,6 +17,7 @@ from odefend.attacks.fmn import FMN
 from odefend.attacks.foolbox_adapter import FoolboxAttack
 from odefend.attacks.gradient import BIM, FGSM, PGD
 from odefend.errors import InvalidInput, unknown
+from odefend.named import is_own, own_class
 from odefend.norms import LINF, NORMS, RMS, Norm
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -103,14 +104,19 @@ PRESETS: dict[str, Preset] = {
 
 
 def named_attack(name: str, settings: Mapping[str, Any] | None = None) -> Attack:
-    """An attack by its name or that of a preset, with some of its settings replaced; norms by their names.
+    """An attack by its name or that of a preset, with some of its settings replaced; norms by their names. `file.py:Class` and
+    `package.module:Class` name attacks of a user's own.
 
     Raises UnknownName for an unknown attack, setting or norm, with the nearest, and InvalidInput for a missing setting or a
     value of the wrong type or out of range.
     """
-    if name not in ATTACKS and name not in PRESETS:
+    kind: type[Any]
+    if is_own(name):
+        kind = own_class(name, Attack)
+    elif name in ATTACKS or name in PRESETS:
+        kind = ATTACKS[name] if name in ATTACKS else type(PRESETS[name].attack)
+    else:
         raise unknown("attack", name, [*ATTACKS, *PRESETS])
-    kind = ATTACKS[name] if name in ATTACKS else type(PRESETS[name].attack)
     wanted = {key: _value(kind, key, value) for key, value in (settings or {}).items()}
     if name in PRESETS:
         return replace(PRESETS[name].attack, **wanted)

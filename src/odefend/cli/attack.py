@@ -13,9 +13,9 @@ from odefend.cli.progress import showing
 from odefend.errors import InvalidInput
 from odefend.evaluation import Craft, Runner, Slice, View, doubts
 from odefend.evaluation.robustness import attacked
-from odefend.evaluation.views import as_trained
+from odefend.evaluation.views import as_trained, opened_net
 from odefend.files import parse_toml, write_text
-from odefend.models import ODENet, load
+from odefend.models import ODENet
 from odefend.report import Table
 from odefend.report.figures import convergence
 
@@ -93,7 +93,7 @@ def chosen_attack(name: str, settings: list[str], push: float | None) -> Attack:
 
 def default_data(net: str) -> str:
     """The data set that a net was trained on."""
-    card = load(net).card
+    card = opened_net(net).card
     if card is None:
         raise InvalidInput(f"{net}: expected a card that says what it was trained on, found none. Use --data.")
     return card.data
@@ -101,7 +101,7 @@ def default_data(net: str) -> str:
 
 def _at_home(view: View) -> View:
     """A view of an ODE net is at the tolerance of its training unless another was asked for; of others at none."""
-    net = load(view.net)
+    net = opened_net(view.net)
     if not isinstance(net, ODENet):
         for what in ("tolerance", "adjoint_tolerance", "method", "step"):
             if (value := getattr(view, what)) is not None:

@@ -4,8 +4,11 @@ import time
 from pathlib import Path
 
 from odefend.cli.output import print_json, say, show, table_json
-from odefend.cli.progress import clock, showing
-from odefend.experiments import Experiment, run
+from odefend.cli.progress import clock, duration, showing
+from odefend.engine.runner import workers_here
+from odefend.experiments import Expansion, Experiment, run
+from odefend.experiments.keys import keys
+from odefend.experiments.pilot import seconds_per_gradient
 from odefend.metrics import Rows
 from odefend.report import Table
 from odefend.report.claims import Judged, judge
@@ -40,6 +43,50 @@ def run_experiment(
         return
     show(*tables, *([_claims(claims)] if claims else []))
     say("", f"Ledger: {ledger.folder}", f"Time: {clock(seconds)}")
+
+
+def run_keys(as_json: bool) -> None:
+    """Every key of an experiment's file."""
+    rows = tuple(keys())
+    if as_json:
+        print_json([dict(zip(("key", "default", "meaning"), row, strict=True)) for row in rows])
+        return
+    note = "NAME is yours to choose. Lists expand to grids; a text that begins with $ is a value derived from earlier rows."
+    show(Table("Keys of an experiment's file", ("key", "default", "meaning"), rows, note))
+
+
+def run_plan(experiment: Experiment, workers: int | None, as_json: bool) -> None:
+    """What an experiment would take: its pieces of work, as far as they are known before anything is done."""
+    hands, expansion = workers or workers_here(), Expansion(experiment)
+    work = dict[str, list[float]]()
+    for task in expansion.tasks():
+        name = task.label.attack if task.label.measure == "craft" else task.label.measure
+        work.setdefault(name or "", []).append(task.unit.cost)
+    pilot = seconds_per_gradient(experiment)
+    total = sum(map(sum, work.values())) * pilot / hands
+    if as_json:
+        print_json(
+            {"seconds": total, "workers": hands, "gradients": {name: sum(costs) for name, costs in work.items()}}
+        )
+        return
+    rows = tuple(
+        (name, str(len(costs)), f"{sum(costs):,.0f}", duration(sum(costs) * pilot / hands))
+        for name, costs in work.items()
+    )
+    waits = (
+        f" Not counted, since it waits for values derived from rows: {', '.join(expansion.missing)}."
+        if expansion.missing
+        else ""
+    )
+    show(
+        Table(
+            f"{experiment.name}: about {duration(total)}",
+            ("for", "pieces", "gradients", "about"),
+            rows,
+            f"On {hands} processes, by the gradient of the slowest model on a few images, measured now; early stops make it "
+            f"less.{waits}",
+        ),
+    )
 
 
 def _claims(claims: list[Judged]) -> Table:

@@ -3,10 +3,9 @@
 All have the splits "train", "validation" (held out of training, to choose and to calibrate by) and "test".
 """
 
-from collections.abc import Callable
-
 from odefend.data.cifar import cifar10 as cifar10
 from odefend.data.digits import digits as digits
+from odefend.data.families import DATASETS as DATASETS
 from odefend.data.folder import batches as batches
 from odefend.data.folder import folder as folder
 from odefend.data.folder import pictures_below as pictures_below
@@ -19,6 +18,7 @@ from odefend.data.images import as_floats as as_floats
 from odefend.data.images import shuffled as shuffled
 from odefend.data.mnist import fashion_mnist as fashion_mnist
 from odefend.data.mnist import mnist as mnist
+from odefend.data.named import named_data as named_data
 from odefend.data.sources import SOURCES as SOURCES
 from odefend.data.sources import fetch as fetch
 from odefend.data.sources import local_copy as local_copy
@@ -30,14 +30,3 @@ from odefend.data.tamper import tamper as tamper
 from odefend.data.tamper import tampering as tampering
 from odefend.data.tiny_imagenet import tiny_imagenet as tiny_imagenet
 from odefend.data.tiny_imagenet import tiny_imagenet_part as tiny_imagenet_part
-
-DATASETS: dict[str, Callable[..., LabelledImages]] = {
-    "digits": digits,
-    "mnist": mnist,
-    "fashion-mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "tiny-imagenet-200": tiny_imagenet,
-    "forensic-pairs": forensic_pairs,
-    "forensic-kinds": forensic_kinds,
-    "folder": folder,
-}

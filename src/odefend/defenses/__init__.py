@@ -8,6 +8,7 @@ from odefend.defenses.endtime import FixedEndTime as FixedEndTime
 from odefend.defenses.endtime import RandomEndTime as RandomEndTime
 from odefend.defenses.families import DEFENSES as DEFENSES
 from odefend.defenses.families import Defense as Defense
+from odefend.defenses.families import defense_class as defense_class
 from odefend.defenses.families import named_defense as named_defense
 from odefend.defenses.noise import InputNoise as InputNoise
 from odefend.defenses.purification import Purification as Purification

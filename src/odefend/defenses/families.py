@@ -15,6 +15,7 @@ from odefend.defenses.tolerance import FixedTolerance, RandomTolerance
 from odefend.defenses.transform import BitDepth, InputTransform
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier
+from odefend.named import is_own, own_class
 
 Defense = Callable[[Classifier], Classifier]
 
@@ -40,15 +41,27 @@ def named_defense(name: str, settings: Mapping[str, Any] | None = None) -> Defen
     Raises UnknownName for an unknown defense or setting, with the nearest, and InvalidInput for a missing setting or a value of
     the wrong type or out of range.
     """
-    if name not in DEFENSES:
-        raise unknown("defense", name, DEFENSES)
-    types = {field.name: field.type for field in fields(DEFENSES[name])}
+    kind = defense_class(name)
+    types = {field.name: field.type for field in fields(kind)}
     wanted = {key: _value(name, types, key, value) for key, value in (settings or {}).items()}
     try:
-        return DEFENSES[name](**wanted)
+        return kind(**wanted)
     except TypeError as error:
         missing = str(error).split("argument")[-1].lstrip("s: ")
         raise InvalidInput(f"defense: expected settings for {name}, missing {missing}.") from error
+
+
+def defense_class(name: str) -> type[Any]:
+    """The class of a defense by its name, or of a user's own by `file.py:Class`: a dataclass of settings that is called with a
+    classifier. Raises UnknownName for none of these."""
+    if is_own(name):
+        kind = own_class(name)
+        if not is_dataclass(kind):
+            raise InvalidInput(f"{name}: expected a dataclass of settings that is called with a classifier, got another class.")
+        return kind
+    if name not in DEFENSES:
+        raise unknown("defense", name, DEFENSES)
+    return DEFENSES[name]
 
 
 def _value(name: str, types: Mapping[str, Any], key: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ from odefend.detectors.calibrate import Calibration as Calibration
 from odefend.detectors.calibrate import Kind as Kind
 from odefend.detectors.calibrate import Screening as Screening
 from odefend.detectors.families import DETECTORS as DETECTORS
+from odefend.detectors.families import detector_class as detector_class
 from odefend.detectors.flow import FlowLatent as FlowLatent
 from odefend.detectors.flow import FlowLikelihood as FlowLikelihood
 from odefend.detectors.fusion import Fused as Fused

@@ -8,6 +8,8 @@ from odefend.detectors.pca import PrincipalComponents
 from odefend.detectors.reconstruction import PurificationChange, ReconstructionError
 from odefend.detectors.solver import EmbeddedError, LogitSpread, StepTrace, ToleranceDrop
 from odefend.detectors.vote import ToleranceVote
+from odefend.errors import unknown
+from odefend.named import is_own, own_class
 
 DETECTORS: dict[str, type[Detector]] = {
     "one-pass-margin": OnePassMargin,
@@ -29,3 +31,12 @@ DETECTORS: dict[str, type[Detector]] = {
     "flow-latent": FlowLatent,
 }
 """Those of single images. `Fused` joins several."""
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The class of a detector by its name, or of a user's own by `file.py:Class`. Raises UnknownName for none of these."""
+    if is_own(name):
+        return own_class(name, Detector)
+    if name not in DETECTORS:
+        raise unknown("detector", name, DETECTORS)
+    return DETECTORS[name]

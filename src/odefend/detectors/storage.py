@@ -14,7 +14,7 @@ from torch import Tensor
 
 from odefend.detectors.base import Detector
 from odefend.detectors.calibrate import Calibrated
-from odefend.detectors.families import DETECTORS
+from odefend.detectors.families import DETECTORS, detector_class
 from odefend.errors import CheckpointError, InvalidInput, unknown
 from odefend.files import write_bytes
 from odefend.models import Classifier, Solving, cards, load, solving, weights_digest
@@ -47,9 +47,7 @@ def named_detector(name: str, net: Classifier, settings: dict[str, Any] | None =
     Raises UnknownName for an unknown detector or setting, with the nearest, and InvalidInput for a value of the wrong type or
     out of range.
     """
-    if name not in DETECTORS:
-        raise unknown("detector", name, DETECTORS)
-    kind = DETECTORS[name]
+    kind = detector_class(name)
     if kind.of_solver:
         solving(net, name)
     types = setting_types(kind)

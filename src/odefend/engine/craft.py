@@ -7,6 +7,7 @@ from odefend.attacks import Attack
 from odefend.engine.detector_specs import DetectorAware
 from odefend.engine.specs import ModelSpec, Slice
 from odefend.ledger.storage import Ledger, canonical, digest, listed
+from odefend.named import class_digest
 from odefend.norms import L2, LINF
 from odefend.progress import Progress, Silent
 from odefend.version import code_of
@@ -37,6 +38,7 @@ class Craft:
                 "data": self.images.digest,
                 "seed": self.seed,
                 "code": self.code,
+                "own": class_digest(type(self.attack)),
             }
         )
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from odefend.attacks import Guard
-from odefend.detectors import DETECTORS, Detector, named_detector, setting_types
+from odefend.detectors import Detector, detector_class, named_detector, setting_types
 from odefend.engine.specs import ModelSpec, Slice
 from odefend.errors import InvalidInput
 from odefend.ledger.storage import Ledger
 from odefend.models import weights_digest
+from odefend.named import class_digest
 
 FRESH = 1000
 """The seed of draws that no attack has seen."""
@@ -41,8 +42,8 @@ class DetectorSpec:
     def resampled(self) -> "DetectorSpec":
         """The same with draws that no attack has seen; itself where it draws nothing. A search keeps the image that happened to
         suit the draws it was confirmed by."""
-        given, settings = setting_types(DETECTORS[self.detector]), json.loads(self.settings)
-        if DETECTORS[self.detector].learns:
+        given, settings = setting_types(detector_class(self.detector)), json.loads(self.settings)
+        if detector_class(self.detector).learns:
             return self
         if "defense" in given:
             settings["defense"] = settings.get("defense", {}) | {"seed": FRESH}
@@ -55,8 +56,9 @@ class DetectorSpec:
         models = _opened(self, model).beside.items()
         learned = {"learn": self.learn and self.learn.digest, "attacked": self.attacked}
         how = {"detector": self.detector, "settings": self.settings}
+        how |= {"own": class_digest(detector_class(self.detector))}
         how |= {"beside": {name: weights_digest(one) for name, one in models}}
-        return how | (learned if DETECTORS[self.detector].learns else {})
+        return how | (learned if detector_class(self.detector).learns else {})
 
     def passes(self, model: ModelSpec) -> int:
         """Through the net, for one score."""

@@ -10,25 +10,26 @@ from typing import Any
 import torch
 
 from odefend.attacks import Expectation
-from odefend.data import DATASETS, LabelledImages, shuffled, tamper
-from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
-from odefend.errors import InvalidInput, unknown
+from odefend.data import LabelledImages, named_data, shuffled, tamper
+from odefend.defenses import Defense, RandomizedNet, defense_class, named_defense
+from odefend.errors import InvalidInput
 from odefend.ledger.storage import canonical
-from odefend.models import Classifier, ODENet, load, weights_digest
+from odefend.models import Classifier, ODENet, Solving, open_net, weights_digest
+from odefend.named import class_digest
 
 ATTACKER = 1
 """What an attacker adds to the seed of a defense whose draws it does not know. Judges add nothing."""
 
 
 @lru_cache(maxsize=64)
-def _weights(net: str) -> str:
-    return weights_digest(opened_net(net))
+def _weights(net: str, options: str, wrap: str) -> str:
+    return weights_digest(opened_net(net, options, wrap))
 
 
 @lru_cache(maxsize=8)
-def opened_net(name: str) -> Classifier:
-    """A trained net, read once."""
-    return load(name)
+def opened_net(name: str, options: str = "{}", wrap: str = "{}") -> Classifier:
+    """A net by its name, read once; `options` and `wrap` as JSON: see `models.open_net`."""
+    return open_net(name, json.loads(options), json.loads(wrap))
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class DefenseSpec:
         return canonical({"name": self.name} | json.loads(self.settings))
 
     @property
+    def digest(self) -> str | None:
+        """Of the file that a defense of the user's own is defined in."""
+        return class_digest(defense_class(self.name))
+
+    @property
     def sigma(self) -> float | None:
         """The standard deviation of the noise that it adds, if it does."""
         return json.loads(self.settings).get("sigma")
@@ -64,15 +70,16 @@ def _reseeded(name: str, settings: dict[str, Any], by: int) -> dict[str, Any]:
     if "defense" in settings:
         inner = {key: value for key, value in settings["defense"].items() if key != "name"}
         return settings | {"defense": {"name": (of := settings["defense"]["name"]), **_reseeded(of, inner, by)}}
-    if "seed" in {field.name for field in fields(DEFENSES[name])}:
+    if "seed" in {field.name for field in fields(defense_class(name))}:
         return settings | {"seed": settings.get("seed", 0) + by}
     return settings
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A net as it is attacked or judged, or as gradients are taken of it; `tolerance` is None for nets without a solver. `method`
-    (None: the net's own), `step` and `adjoint_tolerance` as in `models.SolverSettings`.
+    """A net as it is attacked or judged, or as gradients are taken of it; `options` and `wrap`, as JSON, of one of the user's own:
+    see `models.open_net`. `tolerance` is None for nets without a solver, and for one of the user's own solved as it asks for.
+    `method` (None: the net's own), `step` and `adjoint_tolerance` as in `models.SolverSettings`.
 
     With a `defense` it is the net behind it. Of one that draws at random, an attacker who knows the defense and not its draws
     looks at `draws` others, of a seed of their own, averaged into an `Expectation`; with 0 it is the defense as it is, whose
@@ -90,6 +97,13 @@ class ModelSpec:
     adjoint_tolerance: float | None = None
     defense: DefenseSpec | None = None
     draws: int = 0
+    options: str = "{}"
+    wrap: str = "{}"
+
+    @property
+    def net_itself(self) -> Classifier:
+        """The net as it was trained or built."""
+        return opened_net(self.net, self.options, self.wrap)
 
     def open(self, ids: Sequence[str] = ()) -> Classifier:
         """The classifier itself; `ids` of the images that it is for, where draws are averaged."""
@@ -103,13 +117,17 @@ class ModelSpec:
 
     def undefended(self) -> Classifier:
         """The net without its defense."""
-        net = opened_net(self.net)
-        if not isinstance(net, ODENet):
+        net = self.net_itself
+        if not isinstance(net, Solving):
             return net
-        how = {"gradient": self.gradient, "end": self.end, "coupling": self.coupling, "max_steps": self.max_steps}
+        how: dict[str, Any] = {"gradient": self.gradient}
+        for name in ("end", "coupling", "max_steps", "adjoint_tolerance"):
+            # A net of the user's own keeps what it asks for where nothing else is said.
+            if isinstance(net, ODENet) or getattr(self, name) != getattr(ModelSpec, name):
+                how[name] = getattr(self, name)
         if self.method is not None or self.step is not None:
-            how |= {"method": self.method or net.settings.method, "step": self.step}
-        return net.at(self.tolerance, adjoint_tolerance=self.adjoint_tolerance, **how)
+            how |= {"method": self.method or net.method, "step": self.step}
+        return net.at(self.tolerance, **how)
 
     @property
     def gradient_mode(self) -> str:
@@ -117,6 +135,11 @@ class ModelSpec:
         back = "" if self.adjoint_tolerance is None else f" at {self.adjoint_tolerance:g}"
         steps = "" if self.step is None else f" in steps of {self.step:g}"
         return f"{self.gradient}{back}" + (f", {self.method}{steps}" if self.method else "")
+
+    @property
+    def solves(self) -> bool:
+        """Whether odefend solves its ODEs, so that it can be solved otherwise."""
+        return isinstance(self.net_itself, Solving)
 
     @property
     def random(self) -> bool:
@@ -132,21 +155,23 @@ class ModelSpec:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides its answers, for the digest of a unit: also the weights of what a defense puts before it."""
-        whole = {} if self.defense is None else {"defended": weights_digest(self.defense.open()(self.undefended()))}
+        whole = {}
+        if self.defense is not None:
+            whole = {"defended": weights_digest(self.defense.open()(self.undefended())), "own": self.defense.digest}
         return self.record() | {"at": asdict(self)} | whole
 
     def record(self) -> dict[str, Any]:
         """The columns that say which net, solved how, behind what."""
-        net = opened_net(self.net)
-        solver = net.settings if isinstance(net, ODENet) else None
+        net = self.net_itself
+        solver = isinstance(net, Solving)
         return {
             "net": self.net,
-            "net_digest": _weights(self.net),
+            "net_digest": _weights(self.net, self.options, self.wrap),
             "training_seed": net.card.seed if net.card else None,
             "precision": "float32",
             "gradient": self.gradient if solver else None,
             "end": self.end if solver else None,
-            "method": (self.method or solver.method) if solver else None,
+            "method": (self.method or net.method) if isinstance(net, Solving) else None,
             "coupling": self.coupling if solver else None,
             "max_steps": self.max_steps if solver else None,
             "rtol": self.tolerance,
@@ -156,14 +181,11 @@ class ModelSpec:
         }
 
 
-def as_trained(net: str) -> ModelSpec:
-    """A net, at the tolerance of its training if it has a solver."""
-    opened = opened_net(net)
-    if not isinstance(opened, ODENet):
-        return ModelSpec(net)
-    at = opened.settings.tolerance
-    assert isinstance(at, float)
-    return ModelSpec(net, at)
+def as_trained(net: str, options: str = "{}", wrap: str = "{}") -> ModelSpec:
+    """A net, at the tolerance of its training if it is an ODE net of the zoo or a checkpoint."""
+    opened = opened_net(net, options, wrap)
+    at = opened.settings.tolerance if isinstance(opened, ODENet) else None
+    return ModelSpec(net, at if isinstance(at, float) else None, options=options, wrap=wrap)
 
 
 def data_of(net: str) -> str:
@@ -181,9 +203,7 @@ def data_of(net: str) -> str:
 
 @lru_cache(maxsize=8)
 def _images(data: str, split: str, options: str) -> LabelledImages:
-    if data not in DATASETS:
-        raise unknown("data set", data, DATASETS)
-    return DATASETS[data](split, **json.loads(options))
+    return named_data(data, split, json.loads(options))
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from odefend.data import DATASETS, LabelledImages, shuffled, tamper
 from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.ledger import canonical
-from odefend.models import Classifier, ODENet, SolverSettings, load, weights_digest
+from odefend.models import Classifier, ODENet, SolverSettings, open_net, weights_digest
 from odefend.version import code_version
 
 ATTACKER = 1
@@ -24,7 +24,7 @@ ATTACKER = 1
 @lru_cache(maxsize=8)
 def opened_net(name: str) -> Classifier:
     """A trained net, read once."""
-    return load(name)
+    return open_net(name)
 
 
 @lru_cache(maxsize=8)

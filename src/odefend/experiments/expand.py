@@ -85,7 +85,8 @@ class Expansion:
         part = self.experiment.models[name]
         found = []
         for defense, solved in product(several(part.defense) or [None], self._solved(part)):
-            spec = _solved_as(as_trained(part.net), solved)
+            trained = as_trained(part.net, canonical(part.options), canonical(part.wrap))
+            spec = _solved_as(trained, solved)
             found += [replace(spec, defense=one) for one in self._defenses(defense)]
         return found
 
@@ -134,6 +135,13 @@ class Expansion:
         if name not in self._crafted:
             self._crafted[name] = self._crafts(name)
         return self._crafted[name]
+
+    def known(self, name: str) -> list[Task]:
+        """The same, as far as it is known: nothing where a value is missing."""
+        try:
+            return self.crafts(name)
+        except NotKnown:
+            return []
 
     def _crafts(self, name: str) -> list[Task]:
         part, found = self.experiment.attacks[name], list[Task]()
@@ -238,7 +246,7 @@ class Expansion:
 
     def _traced(self, name: str, part: MeasurePart) -> Iterator[Task]:
         for task in (task for attack in several(part.images) for task in self.crafts(attack)):
-            if isinstance(task.unit, Craft) and task.unit.model.tolerance is not None:
+            if isinstance(task.unit, Craft) and task.unit.model.solves:
                 yield Task(Trace(task.unit, **part.settings), replace(task.label, measure=name))
 
 
@@ -269,4 +277,4 @@ def several(value: Any) -> Sequence[Any]:
 
 def _solved_as(spec: ModelSpec, settings: Mapping[str, Any]) -> ModelSpec:
     """The model solved with other settings; a net that solves nothing has none."""
-    return replace(spec, **settings) if spec.tolerance is not None else spec
+    return replace(spec, **settings) if spec.solves else spec

@@ -8,6 +8,7 @@ from odefend.engine import opened_net
 from odefend.errors import OutputError
 from odefend.experiments.parts import Experiment
 from odefend.files import make_folder, read_text, write_json
+from odefend.ledger import canonical
 from odefend.models import weights_digest
 from odefend.version import code_of
 
@@ -46,11 +47,14 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:
-    nets = sorted({model.net for model in experiment.models.values()})
+    nets = {
+        name: opened_net(model.net, canonical(model.options), canonical(model.wrap))
+        for name, model in experiment.models.items()
+    }
     return {
         "experiment": experiment.model_dump(mode="json", fallback=lambda value: getattr(value, "__name__", str(value))),
         "code": code_of("odefend.engine.unit", "odefend.attacks"),
-        "nets": {net: weights_digest(opened_net(net)) for net in nets},
+        "nets": {name: weights_digest(net) for name, net in nets.items()},
     }
 
 

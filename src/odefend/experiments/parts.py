@@ -59,6 +59,10 @@ class ModelPart(Solver):
 
     net: str = Field(description="a name of the zoo, a checkpoint, or file.py:callable")
     options: Mapping[str, Any] = Field(default={}, description="arguments of the callable")
+    wrap: Mapping[str, Any] = Field(
+        default={},
+        description="arguments of odefend.as_classifier for a net of your own, such as mean, std, range, size",
+    )
     data: str = Field(
         default="test", description="that it is attacked and judged on, unless an attack or measure says otherwise"
     )
@@ -96,9 +100,6 @@ class AttackPart(Part):
     seed: int | None = Field(default=None, description="of its random draws; default: the experiment's")
     role: Literal["oblivious", "transfer", "white-box", "adaptive", "black-box"] = Field(
         default="white-box", description="what the attacker knows: nothing of the defense, another net, the net, all"
-    )
-    compared_to: str | None = Field(
-        default=None, description="a reference attack: where this one breaks more images, that one was weak"
     )
 
 
@@ -245,4 +246,3 @@ class Experiment(Part):
     claims: tuple[ClaimPart, ...] = ()
     shard: Count = Field(default=50, description="images per piece of work: what is lost when stopped")
     seed: int = 0
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")

@@ -31,6 +31,14 @@ def read_experiment(file: Path | str, overrides: Mapping[str, Any] | None = None
     return checked(values | dict(overrides or {}), where)
 
 
+def holds_experiment(file: Path) -> bool:
+    """Whether a file is, or means to be, an experiment: it speaks of several models."""
+    try:
+        return "models" in tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def checked(values: Mapping[str, Any], where: str = "experiment") -> Experiment:
     """The experiment of these values. Raises as `read_experiment` does."""
     try:
@@ -84,7 +92,6 @@ def check_names(experiment: Experiment, where: str = "experiment") -> None:
         named("model", attack.on, experiment.models, at)
         named("data", attack.data, experiment.data, at)
         named("detector", attack.knowing, experiment.detectors, at)
-        named("attack", attack.compared_to, experiment.attacks, at)
         source = attack.source if isinstance(attack.source, str) else attack.source and attack.source.model
         named("model", source, experiment.models, at)
         for detector in several(attack.knowing):

@@ -3,6 +3,9 @@
 
 from odefend.models.adapt import Adapted as Adapted
 from odefend.models.adapt import adapt as adapt
+from odefend.models.any import Plain as Plain
+from odefend.models.any import as_classifier as as_classifier
+from odefend.models.any import open_net as open_net
 from odefend.models.autoencoder import Autoencoder as Autoencoder
 from odefend.models.beside import model_beside as model_beside
 from odefend.models.card import Card as Card

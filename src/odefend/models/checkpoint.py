@@ -28,8 +28,8 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def weights_digest(net: nn.Module) -> str:
-    """16 hex digits that change with any weight."""
-    digest = hashlib.sha256()
+    """16 hex digits that change with any weight, and, of a net that a user's own file builds, with that file."""
+    digest = hashlib.sha256((getattr(net, "source", None) or "").encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

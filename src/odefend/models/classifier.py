@@ -71,10 +71,11 @@ class Classifier(nn.Module, ABC):
     """A network that takes images (N, channels, H, W) in [0, 1]; any normalization happens inside.
 
     Subclasses implement `classify`. Users call `predict`, or the module itself for bare logits. `card` says where a
-    trained net comes from; None for one that was not loaded.
+    trained net comes from, `source` is the digest of the user's file that built it; None for one that was not loaded.
     """
 
     card: Card | None
+    source: str | None = None
 
     def __init__(self, in_channels: int, classes: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from odefend.cli.options import AsJson, DataDir, Quiet, Seed, use_data
 
 
 def attack(
-    net: Annotated[str, typer.Argument(help="Name of a trained net (see `odefend models`) or a .safetensors file.")],
+    net: Annotated[str, typer.Argument(help="A trained net (see `odefend models`), a .safetensors file, or file.py:callable.")],
     name: Annotated[str, typer.Option("--attack", help="An attack or a preset: see `odefend attacks`.")] = "fast",
     settings: Annotated[
         list[str] | None,

@@ -29,13 +29,16 @@ def demo(
 
 def evaluate(
     file: Annotated[
-        Path, typer.Argument(help="A TOML file that says what is attacked, how, and under what it is judged.")
-    ],
+        Path | None, typer.Argument(help="A TOML file that says what is attacked, how, and under what it is judged.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report and ledger; default: odefend-NAME.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=2, help="A trial on so many images of each kind, in a folder of its own.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Only list every key that an experiment's file may have.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     ray: Annotated[
         str | None,
@@ -53,14 +56,37 @@ def evaluate(
 ) -> None:
     """Attack a net as a file says, judge what comes out under every condition, and write a report.
 
+    A file with [data], [models], [attacks] and [measures] is an experiment: any nets (of the zoo, checkpoints, or
+    file.py:callable of your own) behind any defenses, under attacks that know them or a detector, with tables, figures
+    and claims: see docs/experiments.md and examples/own-nets.toml.
+
     Stopped in whatever way, it goes on when called again and repeats nothing that is done; `odefend report` shows what there
     is so far. Start from one of the files in `examples/`.
     """
     from odefend.cli.evaluation import run_estimate, run_evaluation
+    from odefend.cli.experiment import run_experiment, run_keys, run_plan
     from odefend.evaluation import read_evaluation
     from odefend.evaluation.spec import LEAST_CALIBRATION
+    from odefend.experiments import holds_experiment, limited, read_experiment
 
+    if keys:
+        run_keys(as_json)
+        return
+    if file is None:
+        raise InvalidInput(
+            "file: expected a TOML file, got none. Start from one in examples/; --keys lists what it may say."
+        )
     use_data(data_dir)
+    if holds_experiment(file):
+        experiment = read_experiment(file)
+        if limit is not None:
+            experiment = limited(experiment, limit).model_copy(update={"name": f"{experiment.name}-limit{limit}"})
+        folder = out or Path(f"odefend-{experiment.name}")
+        if dry_run:
+            run_plan(experiment, workers, as_json)
+        else:
+            run_experiment(experiment, folder, workers, quiet, events, as_json, ray)
+        return
     evaluation = read_evaluation(file)
     if limit is not None:
         sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean")}
