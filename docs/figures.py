@@ -51,14 +51,14 @@ def keep(folder: Path) -> None:
 def figure(rows: Rows) -> str:
     """The README's figure, on white so that it reads on dark pages as well."""
     about, (trial, at) = rows.evaluation, rows.everywhere()[0]
-    svg = figures.accuracy_by_tolerance(rows.about(trial, at), about.net, about.tolerances, rows.sigmas, at, trial.name)
+    svg = figures.accuracy_by_tolerance(rows.about(trial, at), about.net, about.tolerances, rows.doses, at, trial.name)
     return svg.replace("<svg ", '<svg style="background: white" ', 1) + "\n"
 
 
 def parts(rows: Rows) -> dict[str, str]:
     """The README's table, and what the report says of it."""
     about, (trial, at) = rows.evaluation, rows.everywhere()[0]
-    table = tables.recovery(rows.about(trial, at), about.net, about.tolerances, rows.sigmas, at, trial.name)
+    table = tables.recovery(rows.about(trial, at), about.net, about.tolerances, rows.doses, at, trial.name)
     chosen = [table.columns.index(name) for name in COLUMNS]
     lines = [[line[i] for i in chosen] for line in (table.columns, *table.rows)]
     lines.insert(1, ["---"] * len(chosen))

@@ -1,7 +1,7 @@
 """Write docs/mnist.md and its figure from the rows in results/mnist.
 
 python docs/mnist.py                    write them anew
-python docs/mnist.py FOLDER             first take the rows and the report of `odefend evaluate examples/mnist.toml --out FOLDER`
+python docs/mnist.py FOLDER             first take the rows of `odefend evaluate examples/mnist.toml --out FOLDER`
 """
 
 import shutil
@@ -15,6 +15,7 @@ from odefend.evaluation import Ledger, opened
 from odefend.evaluation.robustness import attacked
 from odefend.intervals import rate
 from odefend.report import evaluation_page, evaluation_tables, figures
+from odefend.report.page import write_page
 from odefend.report.published import pairs, published_table
 from odefend.report.rows import Rows
 from odefend.report.table import Table
@@ -29,8 +30,7 @@ def keep(folder: Path) -> None:
     for table in ("crafted", "judged", "labels"):
         shutil.copytree(folder / "ledger" / table, KEPT / "ledger" / table)
     Ledger(KEPT / "ledger").pack()
-    for name in ("mnist.json", "mnist.html"):
-        shutil.copy(folder / name, KEPT / name)
+    shutil.copy(folder / "mnist.json", KEPT / "mnist.json")
 
 
 def kept() -> Rows:
@@ -84,6 +84,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         keep(Path(sys.argv[1]))
     rows = kept()
+    write_page(evaluation_page.page(rows), KEPT / "mnist.html")
     FIGURE.write_text(figure(rows), encoding="utf-8")
     fill(PAGE, parts(rows))
 

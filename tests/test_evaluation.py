@@ -10,10 +10,11 @@ import torch
 from scipy.stats import norm
 
 import odefend
-from odefend import intervals
+from odefend import dose, intervals
 from odefend.attacks import FGSM, PGD, CarliniWagner
 from odefend.defenses import InputNoise, LogUniform, RandomTolerance
 from odefend.detectors import ToleranceVote
+from odefend.dose import matched_sigma
 from odefend.errors import OutputError
 from odefend.evaluation import (
     Condition,
@@ -239,26 +240,75 @@ FGSM_UNIT = Craft("try", FGSM(0.1), RES, SOME)
 
 
 def test_doses_and_matched_noise():
-    images = [f"i{i}" for i in range(4)]
+    """The median change decides, whatever one of five images does."""
+    images = [f"i{i}" for i in range(5)]
 
-    def rows(defense, rtol, sigma, margins):
-        return pl.DataFrame({"image": images, "defense": defense, "rtol": rtol, "sigma": sigma, "true_margin": margins})
+    def rows(defense, rtol, sigma, margins, draw=0):
+        columns = {"image": images, "defense": defense, "rtol": rtol, "sigma": sigma, "true_margin": margins}
+        return pl.DataFrame(columns | {"draw": draw})
 
     judged = pl.concat(
         [
-            rows("tolerance", 1e-3, 0.0, [1.0, 2.0, 3.0, 4.0]),
-            rows("tolerance", 1.0, 0.0, [1.3, 1.7, 3.3, 3.7]),
-            rows("noise", 1e-3, 0.01, [1.1, 1.9, 3.1, 3.9]),
-            rows("noise", 1e-3, 0.1, [2.0, 1.0, 4.0, 3.0]),
+            rows("tolerance", 1e-3, 0.0, [1.0, 2.0, 3.0, 4.0, 0.0]),
+            rows("tolerance", 1.0, 0.0, [1.3, 1.7, 3.3, 3.7, 99.0]),
+            rows("tolerance", 9.0, 0.0, [1.0, 2.0, 3.0, 4.1, 99.0]),
+            *(rows("noise", 1e-3, 0.01, [1.1, 1.9, 3.1, 3.9, 0.0], draw) for draw in range(2)),
+            *(rows("noise", 1e-3, 0.1, [2.0, 1.0, 4.0, 3.0, 99.0], draw) for draw in range(2)),
         ]
     )
-    by_tolerance, by_sigma = controls.doses(judged, 1e-3)
-    assert by_tolerance == pytest.approx({1e-3: 0.0, 1.0: 0.3})
-    assert by_sigma == pytest.approx({0.01: 0.1, 0.1: 1.0})
-    assert controls.matched_sigma(1.0, by_sigma) == pytest.approx(0.1)
-    assert controls.matched_sigma(10**-0.5, by_sigma) == pytest.approx(10**-1.5)
-    assert controls.matched_sigma(0.05, by_sigma) == pytest.approx(0.005)
-    assert controls.matched_sigma(9.0, by_sigma) == pytest.approx(0.1)
+    found = controls.doses(judged, 1e-3)
+    assert found.sigma(1.0) == pytest.approx(matched_sigma(0.3, {0.01: 0.1, 0.1: 1.0})) and found.sigma(9.0) == 0
+    assert found.sigma(1.0, 9.0) == pytest.approx(found.sigma(1.0)), (
+        "the median of 0, 0, 0, 0.1, 0.3, 0.3, 0.3, 0.3, 99 and 99"
+    )
+    for wanted, expected in ((1.0, 0.1), (10**-0.5, 10**-1.5), (0.05, 0.005), (9.0, 0.1)):
+        assert matched_sigma(wanted, {0.01: 0.1, 0.1: 1.0}) == pytest.approx(expected)
+
+
+def simulated(generator, images=25, change=0.1):
+    """A change and noise whose effects are known: both move margins in proportion to the same scales and bring back a share of the
+    attacked images that depends on the dose alone. (doses, recovered under the change, recovered under noise)"""
+
+    def back(level, draws):
+        return generator.binomial(draws, 1 - np.exp(-10 * level), 100) / draws
+
+    scales, sigmas = np.exp(generator.normal(size=images)), (0.01, 0.03, 0.06, 0.1, 0.2, 0.4)
+    noise = {sigma: np.abs(scales[:, None] * sigma * generator.normal(size=(images, 2))) for sigma in sigmas}
+    found = dose.Doses({1.0: np.abs(scales * change * generator.normal(size=images))}, noise)
+    return found, back(change, 1), {sigma: back(sigma, 5) for sigma in sigmas}
+
+
+def test_the_comparison_with_noise_knows_that_its_dose_is_an_estimate(monkeypatch):
+    """No better than noise of the same dose: the interval of the difference holds 0 about as often as it says, where one that takes
+    the estimated dose for known would not."""
+    monkeypatch.setattr(dose, "RESAMPLES", 200)
+    generator, held, naive = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        found, change, noise = simulated(generator)
+        beside = dose.beside(found, 1.0, change, noise)
+        held += beside.difference.low <= 0 <= beside.difference.high
+        assert beside.difference.low <= beside.difference.value <= beside.difference.high
+        monkeypatch.setattr(dose.Doses, "resampled", lambda doses, which: np.full(200, doses.sigma(which)))
+        known = dose.beside(found, 1.0, change, noise).difference
+        naive += known.low <= 0 <= known.high
+        monkeypatch.undo()
+        monkeypatch.setattr(dose, "RESAMPLES", 200)
+    assert held >= 54 > naive
+
+
+def test_noise_that_may_not_reach_a_dose_is_weak():
+    generator = np.random.default_rng(0)
+    assert not dose.beside(*doses_of(simulated(generator))).weak
+    assert dose.beside(*doses_of(simulated(generator, change=5.0))).weak, "beyond what was tried on clean images"
+    found, change, noise = simulated(generator)
+    assert dose.beside(found, 1.0, change, {0.01: noise[0.01]}).weak, "beyond what was tried on attacked ones"
+    same = dose.beside(found, 1.0, np.ones(100), {0.01: np.ones(100), 0.4: np.ones(100)})
+    assert same.difference.low < 0 == same.difference.value < same.difference.high, "equal on these is not equal on all"
+
+
+def doses_of(parts):
+    found, change, noise = parts
+    return found, 1.0, change, noise
 
 
 def test_s50():
@@ -278,16 +328,19 @@ def crafted(success, wrong=None, history=None, calls=10, zero=0):
             "gradient_calls": [calls] * n,
             "zero_gradients": [zero] * n,
             "key": "k",
+            "status": 0,
+            **dict.fromkeys(doubts.ATTACK, "a"),
         },
-        schema_overrides={"history": pl.List(pl.Float64)},
+        schema_overrides={"history": pl.List(pl.Float64), "status": pl.Int64},
     )
 
 
 def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
-    yes, no = crafted([True] * 50), crafted([False] * 50)
-    half = crafted([True] * 25 + [False] * 25)
+    """On as many images as it takes to tell."""
+    yes, no = crafted([True] * 400), crafted([False] * 400)
+    half = crafted([True] * 200 + [False] * 200)
     assert doubts.unbounded(half).verdict == "red" and doubts.unbounded(yes).verdict == "clear"
-    assert doubts.unbounded(crafted([False, True], wrong=[True, False])).verdict == "clear"
+    assert doubts.unbounded(crafted([False] + [True] * 399, wrong=[True] + [False] * 399)).verdict == "clear"
     assert doubts.larger_epsilon({0.1: yes, 0.2: half}).verdict == "red"
     assert doubts.larger_epsilon({0.1: half, 0.2: yes}).verdict == "clear"
     assert doubts.gradients(crafted([True] * 4, zero=5)).verdict == "red" and doubts.gradients(yes).verdict == "clear"
@@ -297,20 +350,51 @@ def test_doubts_are_red_when_their_sign_is_there_and_clear_when_not():
     for own, other, expected in ((far, near, "red"), (near, far, "clear"), (near, near, "clear")):
         first, second = own.with_columns(epsilon=search), other.with_columns(epsilon=search)
         assert doubts.transfer(first, second, "x", "y").verdict == expected, "undercut: not at the minimum"
-    swapped = crafted([False] * 25 + [True] * 25)
+    swapped = crafted([False] * 200 + [True] * 200)
     assert doubts.transfer(half, swapped, "x", "y").verdict == "red", "as many lost as gained is no agreement"
-    settled, late = crafted([True] * 5, history=[[2.0, 1.99]] * 5), crafted([True] * 5, history=[[2.0, 1.5]] * 5)
+    settled, late = (crafted([True] * 400, history=[[2.0, last]] * 400) for last in (1.99, 1.5))
     assert doubts.converged(settled).verdict == "clear" and doubts.converged(late).verdict == "red"
     assert doubts.converged(yes).verdict == "red", "an image that falls in the last round shows a search cut short"
     assert doubts.converged(no).verdict == "red", "nothing limits the norm, so an image never broken is a failed search"
-    assert doubts.converged(no.clear()).verdict == "unknown"
     judged = pl.DataFrame(
-        {"attack_success": [True] * 4, "scale": [0.95] * 4, "correct": [False] * 4, "status": [0, 0, 0, 1]}
+        {"image": "i", "attack_success": [True] * 400, "scale": 0.95, "correct": False, "status": [0] * 300 + [1] * 100}
     )
-    assert doubts.slack(judged).verdict == "red" and doubts.solver_failures(judged).verdict == "red"
-    assert doubts.slack(pl.concat([judged.with_columns(correct=True)] * 50)).verdict == "clear"
+    assert doubts.slack(judged).verdict == "red" and doubts.solver_failures(judged, yes).verdict == "red"
+    assert doubts.solver_failures(judged.with_columns(status=0), no).verdict == "clear"
+    assert doubts.solver_failures(judged.with_columns(status=0), no.with_columns(status=1)).verdict == "red"
+    assert doubts.slack(judged.with_columns(correct=True)).verdict == "clear"
     assert doubts.slack(judged.with_columns(status=1)).verdict == "clear", "an abstention fools nobody"
     assert doubts.any_open([doubts.converged(no.clear())]) and not doubts.any_open([doubts.converged(settled)])
+
+
+def test_doubts_are_unknown_where_too_few_images_tell():
+    """What is on none of forty images may be on 9 % of all; on a few images a sign may be chance."""
+    yes, one = crafted([True] * 40), crafted([True] * 39 + [False])
+    frame = pl.DataFrame({"image": yes["image"], "attack_success": True, "scale": 0.95, "correct": True, "status": 0})
+    for asked in (
+        doubts.unbounded(yes),
+        doubts.larger_epsilon({0.1: yes, 0.2: yes}),
+        doubts.larger_epsilon({0.1: yes, 0.2: one}),
+        doubts.gradients(yes),
+        doubts.transfer(yes, yes, "x", "y"),
+        doubts.transfer(one, yes, "x", "y"),
+        doubts.converged(crafted([True] * 40, history=[[2.0, 2.0]] * 40)),
+        doubts.slack(frame),
+        doubts.solver_failures(frame, yes),
+    ):
+        assert asked.verdict == "unknown", asked.question
+    empty = yes.clear()
+    for asked in (
+        doubts.unbounded(empty),
+        doubts.larger_epsilon({0.1: yes}),
+        doubts.gradients(empty),
+        doubts.gradients(crafted([True] * 400, calls=0)),
+        doubts.transfer(empty, empty, "x", "y"),
+        doubts.converged(empty),
+        doubts.slack(frame.clear()),
+        doubts.solver_failures(frame.clear(), empty),
+    ):
+        assert asked.verdict == "unknown", asked.question
 
 
 def test_scored_votes_are_those_of_the_detector(tmp_path, oon, test_digits):

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "odefend"
 LAYERS = [
     {"tensors", "errors", "rng", "version", "progress"},
     {"named", "files", "lazy", "seal", "solver", "norms", "intervals"},
+    {"dose"},
     {"download", "shards"},
     {"models", "data"},
     {"attacks"},

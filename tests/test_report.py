@@ -19,6 +19,7 @@ from odefend.intervals import rate
 from odefend.progress import Silent
 from odefend.report import Table, evaluation_page, figures, findings, tables
 from odefend.report.published import published_lessons, published_table
+from odefend.report.questions import doubts
 from odefend.report.rows import Rows
 from odefend.report.threat import threat
 from odefend.report.withstood import Withstood, certified, withstood
@@ -265,7 +266,7 @@ def test_published_numbers_that_nothing_stands_beside_are_refused(change, messag
 
 def test_numbers_of_the_recovery_table_by_hand(rows):
     (trial, at) = rows.everywhere()[0]
-    table = tables.recovery(rows.about(trial, at), "digits-oon", SMOKE.tolerances, rows.sigmas, at, trial.name)
+    table = tables.recovery(rows.about(trial, at), "digits-oon", SMOKE.tolerances, rows.doses, at, trial.name)
     fooled = rows.judged.filter(
         (pl.col("experiment") == "recovery")
         & (pl.col("net") == "digits-oon")
@@ -366,31 +367,33 @@ def test_no_cell_of_a_csv_is_a_formula():
     assert cells == [f"'{cell}" for cell in wild] + list(tame)
 
 
-def test_the_word_robust_waits_for_all_doubts_to_clear(rows):
-    open_doubts = rows.doubts("digits-oon")
+def test_a_verdict_waits_for_all_doubts_to_clear(rows):
     args = (rows.crafted, "digits-oon", 0.1, rows.judged, GRID)
-    cleared = [doubt.__class__(doubt.question, doubt.finding, "clear") for doubt in open_doubts]
-    red = [*cleared[:-1], cleared[-1].__class__("?", "!", "red")]
-    unknown = [*cleared[:-1], cleared[-1].__class__("?", "!", "unknown")]
-    assert "robust" in findings.verdict(cleared, *args)
-    assert "robust" not in findings.verdict(red, *args) and "robust" not in findings.verdict(unknown, *args)
+    cleared = [replace(doubt, verdict="clear") for doubt in doubts(rows, "digits-oon")]
+    red, unknown = ([*cleared[:-1], replace(cleared[-1], verdict=verdict)] for verdict in ("red", "unknown"))
+    assert "no sign of a weak attack" in findings.verdict(cleared, *args)
+    for open_ in (red, unknown):
+        assert "Nothing here supports a claim of security" in findings.verdict(open_, *args)
+    assert not any("robust" in findings.verdict(which, *args) for which in (cleared, red, unknown))
 
 
 def test_findings_take_the_side_that_the_rows_take(rows):
     judged = rows.judged.with_columns(
         correct=pl.when(pl.col("defense") == "noise").then(False).otherwise(pl.col("rtol") != 1e-3)
     )
-    assert "significantly more than either noise at" in findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W")
-    most = max(rows.sigmas.values())
-    bounded = findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W", most)
-    weak = max(rows.sigmas, key=lambda tolerance: rows.sigmas[tolerance])
-    assert f"At {weak:g} no noise that was tried (up to sigma {most:g})" in bounded, "its control is too weak"
-    judged = rows.judged.with_columns(correct=pl.col("defense") == "noise")
-    assert "At no tolerance more than noise of its dose" in findings.against_noise(
-        judged, "digits-oon", rows.sigmas, "C&W"
+
+    def told(judged):
+        return findings.against_noise(judged, "digits-oon", rows.doses, "C&W", 1e-3)
+
+    assert "significantly more than either noise at 1e-06, 1e-05" in told(judged)
+    better, weak = told(judged).split("either noise at ")[1].split(". At ")
+    assert "10" not in better.split(", ") and "10 noise that changes clean images as much" in weak, (
+        "its control is too weak"
     )
-    judged = rows.judged.with_columns(correct=pl.lit(True))
-    assert "cannot tell the tolerance from noise" in findings.against_noise(judged, "digits-oon", rows.sigmas, "C&W")
+    assert "At no tolerance more than noise of its dose" in told(
+        judged.with_columns(correct=pl.col("defense") == "noise")
+    )
+    assert "cannot tell the tolerance from noise" in told(judged.with_columns(correct=pl.lit(True)))
 
 
 def test_noise_is_matched_on_calibration_images_only(rows):
@@ -478,7 +481,7 @@ def test_one_shard_with_two_labels_is_counted_for_each(rows):
     """The doubts count a gradient once, however many trials an image serves."""
     doubled = about(rows, crafted=more(rows.crafted, rows.crafted.with_columns(trial=pl.lit("again"))))
     told = [
-        next(doubt for doubt in which.doubts("digits-oon") if "gradients zero" in doubt.question)
+        next(doubt for doubt in doubts(which, "digits-oon") if "gradients zero" in doubt.question)
         for which in (rows, doubled)
     ]
     assert told[0] == told[1]

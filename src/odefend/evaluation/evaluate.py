@@ -12,16 +12,19 @@ from pydantic import ValidationError
 
 from odefend.errors import InvalidInput, OutputError
 from odefend.evaluation import detection
+from odefend.evaluation.craft import Craft
 from odefend.evaluation.ledger import Ledger
-from odefend.evaluation.plan import Plan, matched_noise, vote_noise, work
+from odefend.evaluation.plan import Plan, calibrated, matched_noise, vote_noise, work
 from odefend.evaluation.robustness import attacked, lost
 from odefend.evaluation.runner import Runner
 from odefend.evaluation.spec import Evaluation
 from odefend.evaluation.unit import Unit
+from odefend.evaluation.views import View
 from odefend.files import make_folder, read_text, write_json
 from odefend.intervals import rate
 from odefend.models import ODENet, load, weights_digest
-from odefend.progress import Progress
+from odefend.progress import Progress, Silent
+from odefend.tensors import Images
 from odefend.version import code_version
 
 PILOT = 16
@@ -60,7 +63,8 @@ def evaluate(
         if manifest(folder, evaluation.name).exists():
             _check_same(folder, read_manifest(folder, evaluation.name)["settings"], settings)
         write_json(manifest(folder, evaluation.name), {"settings": settings, "finished": False})
-        plan, cost = Plan(evaluation), pilot(evaluation)
+        plan = Plan(evaluation)
+        cost = pilot(plan, progress)
         first: list[Unit] = [*plan.calibration(), *plan.crafts(), *plan.traces()]
         # Which noise matches which tolerance is known after calibration; how much of it there is to judge, before.
         placeholder = plan.judgements(_guess(plan), 0.1)
@@ -72,8 +76,8 @@ def evaluate(
             lambda done: progress.advance(done, notes.text()),
             evaluation.name,
         )
-        judged = runner.ledger.read("judged", evaluation.name)
-        second = plan.judgements(matched_noise(judged, evaluation), vote_noise(judged, evaluation))
+        doses = calibrated(runner.ledger.read("judged", evaluation.name), evaluation)
+        second = plan.judgements(matched_noise(doses, evaluation), vote_noise(doses, evaluation))
         runner.run(
             [(unit, cost.of(unit)) for unit in second],
             lambda done: progress.advance(seconds[0] + done, notes.text()),
@@ -106,11 +110,12 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def estimate(evaluation: Evaluation, folder: Path) -> Estimate:
     """What `evaluate` would take now, by a few gradients and answers measured on this machine on one thread."""
-    plan, cost, ledger = Plan(evaluation), pilot(evaluation), Ledger(folder / "ledger")
+    plan, ledger = Plan(evaluation), Ledger(folder / "ledger")
+    cost = pilot(plan, Silent())
     units, seconds, done = dict[str, int](), dict[str, float](), 0
-    judged = ledger.read("judged", evaluation.name)
-    noise = matched_noise(judged, evaluation)
-    second = plan.judgements(noise, vote_noise(judged, evaluation)) if noise else plan.judgements(_guess(plan), 0.1)
+    doses = calibrated(ledger.read("judged", evaluation.name), evaluation)
+    noise = matched_noise(doses, evaluation)
+    second = plan.judgements(noise, vote_noise(doses, evaluation)) if noise else plan.judgements(_guess(plan), 0.1)
     for unit in [*plan.calibration(), *plan.crafts(), *plan.traces(), *second]:
         if unit.done(ledger):
             done += 1
@@ -132,32 +137,41 @@ def _guess(plan: Plan) -> dict[float, float]:
 
 @dataclass(frozen=True)
 class _Cost:
-    """Seconds that a gradient for one image takes on one thread, by net."""
+    """Seconds that a gradient for one image takes on one thread, by how the net is solved and differentiated."""
 
-    seconds: dict[str, float]
+    seconds: dict[View, float]
 
     def of(self, unit: Unit) -> float:
         """Seconds of a unit, with a little for opening nets and writing rows."""
-        return 0.05 + work(unit) * self.seconds[unit.view.net]
+        view = unit.source or unit.view if isinstance(unit, Craft) else unit.view
+        usual = next(seconds for one, seconds in self.seconds.items() if one.net == unit.view.net)
+        return 0.05 + work(unit) * self.seconds.get(view, usual)
 
 
-def pilot(evaluation: Evaluation) -> _Cost:
-    """Measure the gradient of each net at the evaluation's tolerance on a few images."""
-    plan, threads = Plan(evaluation), torch.get_num_threads()
+def pilot(plan: Plan, progress: Progress) -> _Cost:
+    """Measure the gradient of each net, as attacks follow it and first as it is evaluated, on a few images."""
+    evaluation, threads = plan.evaluation, torch.get_num_threads()
     images = plan.slices(PILOT)[0].open().images[:PILOT]
+    nets = [plan.view(net) for net in (evaluation.net, evaluation.control) if net]
+    views = list(dict.fromkeys([*nets, *(unit.source or unit.view for unit in plan.crafts())]))
+    progress.stage(f"{evaluation.name}: timing", len(views))
     found = {}
     try:
         torch.set_num_threads(1)
-        for net in {evaluation.net, *([evaluation.control] if evaluation.control else [])}:
-            view, times = plan.view(net).open(), []
-            for _ in range(2):
-                started, asked = time.perf_counter(), images.clone().requires_grad_(True)
-                torch.autograd.grad(view(asked).square().sum(), asked)
-                times.append(time.perf_counter() - started)
-            found[net] = min(times) / len(images)
+        _gradient(views[0], images)  # what happens once only is no part of it
+        for number, view in enumerate(views, 1):
+            started = time.perf_counter()
+            _gradient(view, images)
+            found[view] = (time.perf_counter() - started) / len(images)
+            progress.advance(number)
     finally:
         torch.set_num_threads(threads)
     return _Cost(found)
+
+
+def _gradient(view: View, images: Images) -> None:
+    asked = images.clone().requires_grad_(True)
+    torch.autograd.grad(view.open()(asked).square().sum(), asked)
 
 
 class _SoFar:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from odefend.attacks import Attack, AutoAttack, Availability, CarliniWagner, FoolboxAttack
+from odefend.dose import Doses
 from odefend.evaluation.certify import Certify
-from odefend.evaluation.controls import doses, matched_sigma
+from odefend.evaluation.controls import doses
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.doubts import PULLED_BACK
 from odefend.evaluation.judge import Condition, Judge
@@ -143,7 +144,7 @@ class Plan:
             shown = self._still(unit.view.net, evaluation.scales)
             shown += (Condition(unit.view.tolerance, scale=PULLED_BACK),)
             if own and sigmas and unit.view.tolerance == evaluation.tolerance:
-                shown += self._noisy(list(sigmas.values()), (1.0,))
+                shown += self._noisy(sorted({*sigmas.values(), *self._grid}), (1.0,))
                 shown += self._noisy([max(sigmas.values())], [scale for scale in evaluation.scales if scale > 1])
                 if evaluation.vote:
                     units += self._ballots(unit.images, vote_sigma, evaluation.vote.scales, unit)
@@ -153,6 +154,11 @@ class Plan:
     def _still(self, net: str, scales: Sequence[float]) -> tuple[Condition, ...]:
         tolerances = self.evaluation.tolerances if isinstance(opened_net(net), ODENet) else (None,)
         return tuple(Condition(tolerance, scale=scale) for tolerance in tolerances for scale in scales)
+
+    @property
+    def _grid(self) -> tuple[float, ...]:
+        """Noise beside that which is matched, since what is matched is an estimate."""
+        return self.evaluation.noise.grid if self.evaluation.noise else ()
 
     def _noisy(self, sigmas: Sequence[float], scales: Sequence[float]) -> tuple[Condition, ...]:
         assert self.evaluation.noise
@@ -182,29 +188,24 @@ def role(trial: Trial) -> str:
     return "epsilon curve" if trial.made()[0].budget is not None else "minimum norm"
 
 
-def matched_noise(judged: pl.DataFrame, evaluation: Evaluation) -> dict[float, float]:
-    """The standard deviation of dose-matched noise for each change of tolerance, from the rows of `calibration`."""
+def calibrated(judged: pl.DataFrame, evaluation: Evaluation) -> Doses | None:
+    """How far a change of tolerance and noise move margins, from the rows of `calibration`; None without any."""
     rows = judged.filter(pl.col("experiment") == "doses")
-    if not rows.height:
+    return doses(rows, evaluation.tolerance) if rows.height else None
+
+
+def matched_noise(found: Doses | None, evaluation: Evaluation) -> dict[float, float]:
+    """The standard deviation of dose-matched noise for each change of tolerance; empty without doses."""
+    if found is None:
         return {}
-    by_tolerance, by_sigma = doses(rows, evaluation.tolerance)
-    return {
-        tolerance: matched_sigma(dose, by_sigma)
-        for tolerance, dose in by_tolerance.items()
-        if tolerance != evaluation.tolerance
-    }
+    return {tolerance: found.sigma(tolerance) for tolerance in found.changes if tolerance != evaluation.tolerance}
 
 
-def vote_noise(judged: pl.DataFrame, evaluation: Evaluation) -> float:
-    """Noise of the same dose as the range that votes draw from: the root mean square over the tolerances in it."""
-    rows = judged.filter(pl.col("experiment") == "doses")
-    if evaluation.vote is None or not rows.height:
+def vote_noise(found: Doses | None, evaluation: Evaluation) -> float:
+    """Noise of the same dose as the range that votes draw from: as the tolerances in it together."""
+    if evaluation.vote is None or found is None:
         return 0.0
-    by_tolerance, by_sigma = doses(rows, evaluation.tolerance)
-    inside = [
-        dose**2 for tolerance, dose in by_tolerance.items() if evaluation.vote.low <= tolerance <= evaluation.vote.high
-    ]
-    return matched_sigma((sum(inside) / len(inside)) ** 0.5, by_sigma)
+    return found.sigma(*(one for one in found.changes if evaluation.vote.low <= one <= evaluation.vote.high))
 
 
 def work(unit: Unit) -> float:

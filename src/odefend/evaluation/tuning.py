@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from odefend.attacks import Attack
+from odefend.dose import matched_sigma
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.adaptive import Adaptive, under_fresh_draws
-from odefend.evaluation.controls import matched_sigma
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.judge import Condition, Judge
 from odefend.evaluation.ledger import canonical, digest
@@ -190,7 +190,7 @@ def _tried(tuning: Tuning, runner: Runner) -> list[Tried]:
         for row in judged.filter((pl.col("experiment") == "clean") & pl.col("settings").is_not_null())
         .join(bare, on="image")
         .group_by("settings")
-        .agg(dose=(pl.col("true_margin") - pl.col("still")).pow(2).mean().sqrt())
+        .agg(dose=(pl.col("true_margin") - pl.col("still")).abs().median())
         .to_dicts()
     }
     noise = {sigma: doses[one.text] for sigma, one in zip(NOISE, tuning.noises, strict=True)}

@@ -8,7 +8,7 @@ import polars as pl
 from odefend.errors import InvalidInput, unknown
 from odefend.experiments.expand import several
 from odefend.experiments.parts import Experiment
-from odefend.metrics.controls import doses, matched_sigma
+from odefend.metrics.controls import doses
 from odefend.metrics.detection import threshold
 from odefend.metrics.rows import Rows
 
@@ -51,8 +51,8 @@ def _thresholds(experiment: Experiment, detector: str, rows: Rows) -> dict[float
 def matched_noise(rows: Rows, reference: float) -> list[float]:
     """For each other tolerance that clean images were judged at, the standard deviation of input noise that moves their margins as
     much as the change from `reference` does, in the order of the tolerances."""
-    by_tolerance, by_sigma = doses(rows.judged, reference)
-    return [matched_sigma(dose, by_sigma) for tolerance, dose in sorted(by_tolerance.items()) if tolerance != reference]
+    found = doses(rows.judged, reference)
+    return [found.sigma(tolerance) for tolerance in sorted(found.changes) if tolerance != reference]
 
 
 def step_cap(rows: Rows) -> int:

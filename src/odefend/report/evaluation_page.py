@@ -13,6 +13,7 @@ from odefend.report import evaluation_tables, findings, sections
 from odefend.report.gallery import gallery
 from odefend.report.page import Page, write_page
 from odefend.report.published import published_lessons, published_section, published_table
+from odefend.report.questions import doubts
 from odefend.report.rows import Rows
 from odefend.report.table import Table
 from odefend.report.threat import threat
@@ -84,23 +85,23 @@ def lessons(rows: Rows) -> tuple[str, ...]:
         return ("No image that a net has right has been attacked so far, so there is nothing to say.",)
     matrix = next(iter(rows.matrices()), None)
     if about.epsilon is not None:
-        grid = matrix.at if matrix else (about.tolerance if rows.solves else None,)
-        found.append(findings.verdict(rows.doubts(about.net), rows.balls, about.net, about.epsilon, rows.judged, grid))
+        open_ = doubts(rows, about.net)
+        found.append(findings.verdict(open_, rows.balls, about.net, about.epsilon, rows.judged, rows.grid))
     for trial in rows.trials("minimum norm"):
         if about.control and trial.control:
             at = about.attacked_at(trial)[0]
             here = rows.crafted.filter(pl.col("rtol").is_null() | (pl.col("rtol") == at))
             found.append(findings.undefended(here, about.net, about.control, trial.name))
     found += published_lessons(rows)
-    for trial, at in rows.everywhere() if rows.sigmas else ():
+    for trial, at in rows.everywhere() if rows.doses else ():
         judged = rows.about(trial, at)
-        if at == about.tolerance:
-            found.append(findings.against_noise(judged, about.net, rows.sigmas, trial.name, _largest(rows)))
+        if at == about.tolerance and rows.doses:
+            found.append(findings.against_noise(judged, about.net, rows.doses, trial.name, at))
         tight = sorted(about.tolerances)[:2]
         if len(tight) == 2 and at > tight[1]:
             found.append(findings.numerical_error(judged, about.net, at, tight[0], tight[1], trial.name))
         if at == about.tolerance:
-            found.append(findings.pushing_on(judged, about.net, rows.sigmas))
+            found.append(findings.pushing_on(judged, about.net, [t for t in about.tolerances if t != at]))
     if matrix and about.epsilon is not None:
         found.append(findings.best_response(rows.balls, rows.judged, matrix.at, about.net, about.epsilon))
     if rows.votes:
@@ -117,9 +118,3 @@ def lessons(rows: Rows) -> tuple[str, ...]:
     if rows.solves:
         found.append(findings.clean_cost(rows.judged, about.net, about.tolerances))
     return tuple(found)
-
-
-def _largest(rows: Rows) -> float:
-    """The strongest noise whose dose was measured."""
-    noise = rows.evaluation.noise
-    return max(noise.grid) if noise else float("inf")

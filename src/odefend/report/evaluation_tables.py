@@ -29,7 +29,7 @@ def of_nets(rows: Rows) -> Table:
 def of_recovery(rows: Rows, trial: Trial, at: float) -> Table:
     """What judging at each tolerance wins back of the images that a search made at one."""
     about = rows.evaluation
-    return tables.recovery(rows.about(trial, at), about.net, about.tolerances, rows.sigmas, at, trial.name)
+    return tables.recovery(rows.about(trial, at), about.net, about.tolerances, rows.doses, at, trial.name)
 
 
 def of_matrix(rows: Rows, trial: Trial) -> Table:

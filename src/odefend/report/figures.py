@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from odefend import intervals
+from odefend.dose import Doses
+from odefend.evaluation.controls import beside_noise, strongest
 from odefend.evaluation.detection import acceptance, samples
 from odefend.evaluation.robustness import accuracy, attacked, matrix_cells, recovered
 from odefend.intervals import Interval
@@ -20,7 +22,7 @@ def accuracy_by_tolerance(
     judged: pl.DataFrame,
     net: str,
     tolerances: Sequence[float],
-    sigmas: dict[float, float],
+    doses: Doses | None,
     reference: float,
     attack: str,
 ) -> str:
@@ -41,11 +43,12 @@ def accuracy_by_tolerance(
             f"{attack} images, s = {scale:g}",
             dash,
         )
-    others = [t for t in tolerances if t in sigmas and t != reference] if noise.height else []
+    others = [t for t in tolerances if t != reference] if doses and noise.filter("attack_success").height else []
+    plain = still.filter(pl.col("scale") == 1.0)
     line(
         axes,
         others,
-        [recovered(noise.filter(pl.col("sigma") == sigmas[t])) for t in others],
+        [beside_noise(plain.filter(pl.col("rtol") == t), noise, doses, t).recovered for t in others if doses],
         ORANGE,
         f"{attack} images, noise of equal dose",
         ":",
@@ -74,10 +77,10 @@ def pushed(
         axes.plot(scales, values, color=shade, marker="o", markersize=3, label=f"tolerance {tolerance:g}")
     noise = found.filter(pl.col("defense") == "noise")
     if noise.height:
-        strongest = noise["sigma"].max()
-        loud = noise.filter(pl.col("sigma") == strongest)
+        loudest = strongest(judged)
+        loud = noise.filter(pl.col("sigma") == loudest)
         values = [recovered(loud.filter(pl.col("scale") == s)).value * 100 for s in scales]
-        label = f"noise, sigma {strongest:.3f}"
+        label = f"noise, sigma {loudest:.3f}"
         axes.plot(scales, values, color=ORANGE, linestyle=":", marker="o", markersize=3, label=label)
     axes.set(xlabel="s: the adversarial perturbation multiplied by this", ylabel="won back, %", ylim=(-3, 102))
     legend(axes, fontsize=9)

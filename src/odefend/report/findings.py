@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 
 from odefend import intervals
+from odefend.dose import Beside, Doses
+from odefend.evaluation.controls import beside_noise, strongest
 from odefend.evaluation.detection import area_difference, detection
 from odefend.evaluation.doubts import Doubt, any_open
 from odefend.evaluation.robustness import accuracy, attacked, by_image, difference, matrix_cells, recovered, worst_case
@@ -21,7 +23,7 @@ def verdict(
     judged: pl.DataFrame,
     grid: Sequence[float | None],
 ) -> str:
-    """The bottom line; the word for withstanding is not printed while a doubt is open."""
+    """The bottom line: never that a net withstands what was not tried, nor more than these attacks show while a doubt is open."""
     shares = {t: worst_case(crafted, judged, net, t, epsilon) for t in grid}
     worst = "; ".join(
         share.percent if t is None else f"{share.percent} at tolerance {t:g}" for t, share in shares.items()
@@ -37,8 +39,8 @@ def verdict(
             "open below, a better attack is likely to lower it. Nothing here supports a claim of security."
         )
     return text + (
-        " The checks below found no sign of a weak attack, so this may be called the robust share against these attacks; "
-        "a better attack may still lower it."
+        " The checks below found no sign of a weak attack: accuracy under these attacks is at most this, up to sampling error, "
+        "and a better attack may still lower it."
     )
 
 
@@ -59,53 +61,58 @@ def undefended(crafted: pl.DataFrame, net: str, control: str, attack: str) -> st
     )
 
 
-def against_noise(
-    judged: pl.DataFrame, net: str, sigmas: dict[float, float], attack: str, largest: float = float("inf")
-) -> str:
-    """Whether any tolerance wins back more than noise: of equal dose on clean images, and of the largest sigma.
+def against_noise(judged: pl.DataFrame, net: str, doses: Doses, attack: str, reference: float) -> str:
+    """Whether any tolerance but `reference`, at which the attack was made, wins back more than noise: of equal dose on clean
+    images, and the strongest that pushed images were judged under.
 
-    A tolerance whose dose no noise up to `largest` reached does not count as better: its control is too weak.
+    A tolerance does not count as better where noise of its dose may be stronger than any that was measured: its control is too
+    weak.
     """
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net) & (pl.col("scale") == 1.0))
     still, noise = (found.filter(pl.col("defense") == kind) for kind in ("tolerance", "noise"))
     if not found.filter("attack_success").height:
         return "The attack broke no image, so there was nothing to win back."
-    at = {t: still.filter(pl.col("rtol") == t) for t in sigmas}
-    gaps = {t: difference(at[t], noise.filter(pl.col("sigma") == sigma)) for t, sigma in sigmas.items()}
-    share = {t: recovered(at[t]) for t in sigmas}
-    top = max(value.value for value in share.values())
-    best = [t for t in sigmas if share[t].value == top]
-    loudest = max(sigmas.values())
-    loud_gaps = {t: difference(at[t], noise.filter(pl.col("sigma") == loudest)) for t in sigmas}
+    at = {t: still.filter(pl.col("rtol") == t) for t in doses.changes if t != reference}
+    equal = {t: beside_noise(rows, noise, doses, t) for t, rows in at.items()}
+    share, loudest = {t: recovered(rows) for t, rows in at.items()}, strongest(judged)
+    best = [t for t in at if share[t].value == max(value.value for value in share.values())]
+    loud_gaps = {t: difference(rows, noise.filter(pl.col("sigma") == loudest)) for t, rows in at.items()}
     clean = intervals.mean(by_image(judged.filter(pl.col("experiment") == "clean under noise"))["correct"].to_numpy())
-    text = (
-        f"Solved at tolerance {_list(best)} (the best of {len(sigmas)}, chosen on these images), {share[best[0]].percent} of "
-        f"the {attack} images are right again; noise of the same dose on clean images (sigma {sigmas[best[0]]:.4f}) wins back "
-        f"{recovered(noise.filter(pl.col('sigma') == sigmas[best[0]])).percent}, tolerance minus noise "
-        f"{points(gaps[best[0]])} points. Against the strongest noise measured (sigma {loudest:.3f}, clean accuracy "
-        f"{clean.percent}) the difference is {points(loud_gaps[best[0]])} points. "
+    first = equal[best[0]]
+    return (
+        f"Solved at tolerance {_list(best)} (the best of {len(at)}, chosen on these images), {share[best[0]].percent} of "
+        f"the {attack} images are right again; noise of the same dose on clean images (sigma {first.sigma:.4f}"
+        f"{', or stronger' if first.weak else ''}) wins back "
+        f"{first.recovered.percent}, tolerance minus noise {points(first.difference)} points. Against the strongest noise measured "
+        f"(sigma {loudest:.3f}, clean accuracy {clean.percent}) the difference is {points(loud_gaps[best[0]])} points. "
+        + _beaten(equal, loud_gaps)
+        + f" ({len(at)} comparisons, each by its own 95 % interval, which holds the uncertainty of the dose; not corrected.)"
     )
-    weak = [t for t, sigma in sigmas.items() if sigma >= 0.999 * largest]
-    better = [t for t in sigmas if gaps[t].low > 0 and t not in weak]
+
+
+def _beaten(equal: dict[float, Beside], loud_gaps: dict[float, Interval]) -> str:
+    """Where a tolerance wins back more than noise of its dose, or less, and where that cannot be told."""
+    weak = [t for t, one in equal.items() if one.weak]
+    better = [t for t, one in equal.items() if one.difference.low > 0 and not one.weak]
     beyond = [t for t in better if loud_gaps[t].low > 0]
-    worse = [t for t in sigmas if gaps[t].high < 0]
+    worse = [t for t, one in equal.items() if one.difference.high < 0]
     if beyond:
-        text += f"Tolerance wins back significantly more than either noise at {_list(beyond)}."
+        text = f"Tolerance wins back significantly more than either noise at {_list(beyond)}."
     elif better:
-        text += (
+        text = (
             f"Tolerance wins back significantly more than noise of its own dose at {_list(better)}, but nowhere more than "
             "the stronger noise."
         )
     elif worse:
-        text += f"At no tolerance more than noise of its dose, and at {_list(worse)} significantly less."
+        text = f"At no tolerance more than noise of its dose, and at {_list(worse)} significantly less."
     else:
-        text += "These images cannot tell the tolerance from noise of its dose."
+        text = "These images cannot tell the tolerance from noise of its dose."
     if weak:
         text += (
-            f" At {_list(weak)} no noise that was tried (up to sigma {largest:g}) changes clean images as much as the tolerance "
-            "does: there the control is too weak, and the tolerance is not counted as better."
+            f" At {_list(weak)} noise that changes clean images as much as the tolerance does may be stronger than any that was "
+            "measured: there the control is too weak, and the tolerance is not counted as better."
         )
-    return text + f" ({len(sigmas)} comparisons, each by its own 95 % interval, not corrected.)"
+    return text
 
 
 def numerical_error(
@@ -152,18 +159,17 @@ def _change(rows: pl.DataFrame, one: float, other: float) -> np.ndarray:
     return (pairs["true_margin_other"] - pairs["true_margin"]).to_numpy()
 
 
-def pushing_on(judged: pl.DataFrame, net: str, sigmas: dict[float, float]) -> str:
-    """What is left when the attacker goes further."""
+def pushing_on(judged: pl.DataFrame, net: str, tolerances: Sequence[float]) -> str:
+    """What is left, at each of these tolerances, when the attacker goes further."""
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
     if not found.filter("attack_success").height:
         return "The attack broke no image, so there was nothing to push further."
-    loudest = max(sigmas.values())
-    parts = []
+    loudest, parts = strongest(judged), list[str]()
     for scale in (scale for scale in (1.05, 1.1, 1.25) if scale in found["scale"]):
         rows = found.filter(pl.col("scale") == scale)
-        at = {t: rows.filter((pl.col("defense") == "tolerance") & (pl.col("rtol") == t)) for t in sigmas}
+        at = {t: rows.filter((pl.col("defense") == "tolerance") & (pl.col("rtol") == t)) for t in tolerances}
         noise = rows.filter((pl.col("defense") == "noise") & (pl.col("sigma") == loudest))
-        best = max(sigmas, key=lambda t: recovered(at[t]).value)
+        best = max(tolerances, key=lambda t: recovered(at[t]).value)
         parts.append(
             f"at s = {scale:g} {recovered(at[best]).percent} (tolerance {best:g}; minus noise of sigma {loudest:.3f}: "
             f"{points(difference(at[best], noise))} points)"

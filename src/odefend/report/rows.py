@@ -1,17 +1,15 @@
 """An evaluation's rows, read once, by what they are about."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
+from odefend.dose import Doses
 from odefend.errors import OutputError
-from odefend.evaluation import doubts as ask
 from odefend.evaluation.detection import VOTES
-from odefend.evaluation.doubts import Doubt
 from odefend.evaluation.ledger import Ledger
-from odefend.evaluation.plan import matched_noise, role, vote_noise
+from odefend.evaluation.plan import calibrated, role, vote_noise
 from odefend.evaluation.spec import Evaluation, Trial
 
 UNUSED = ("data_digest", "net_digest", "training_seed", "gradient", "end", "method", "step", "coupling", "max_steps", "precision",
@@ -51,14 +49,14 @@ class Rows:
         return cls(evaluation, ledger, crafted, judged.join(made, on="crafted", how="left"), scored, traced, finished)
 
     @cached_property
-    def sigmas(self) -> dict[float, float]:
-        """The noise that is equal to each change of tolerance."""
-        return matched_noise(self.judged, self.evaluation)
+    def doses(self) -> Doses | None:
+        """How far changes of tolerance and noise move clean margins; None where that was not measured."""
+        return calibrated(self.judged, self.evaluation)
 
     @cached_property
     def vote_sigma(self) -> float:
         """The noise that is equal to the range votes draw from."""
-        return vote_noise(self.judged, self.evaluation)
+        return vote_noise(self.doses, self.evaluation)
 
     @cached_property
     def votes(self) -> list[int]:
@@ -87,6 +85,12 @@ class Rows:
         """Whether the net in question has a solver, as far as the rows tell."""
         rows = self.crafted.filter(pl.col("net") == self.evaluation.net)
         return rows["rtol"].null_count() < max(1, rows.height)
+
+    @property
+    def grid(self) -> tuple[float | None, ...]:
+        """The tolerances that sentences about a ball name."""
+        matrix = next(iter(self.matrices()), None)
+        return matrix.at if matrix else (self.evaluation.tolerance if self.solves else None,)
 
     def trials(self, kind: str) -> list[Trial]:
         """The trials of a role that there are rows of: "minimum norm", "epsilon curve", "tolerance matrix" or "beside"."""
@@ -125,67 +129,7 @@ class Rows:
             mine &= pl.col("attacked_at").is_null() | (pl.col("attacked_at") == at)
         return self.judged.filter(mine)
 
-    def doubts(self, net: str) -> list[Doubt]:
-        """Everything that the rows can be asked about the attacks on a net."""
-        everything = self.crafted.filter(pl.col("net") == net)
-        searches, balls = self.trials("minimum norm"), self.trials("epsilon curve")
-        found = [doubt for trial in searches for doubt in self._of_smallest_norm(trial, net)]
-        curves = [doubt for trial in balls for doubt in self._of_balls(trial, net)]
-        if balls and not curves:
-            curves = [ask.not_tried("Does a larger epsilon ever help less?")]
-        others = [doubt for trial in self.trials("beside") for doubt in self._of_others(trial, net)]
-        found += curves + (others or [ask.not_tried("Does another attack break images that these do not?")])
-        found.append(ask.gradients(everything.unique(["key", "image"], maintain_order=True)))
-        if everything["rtol"].null_count() < everything.height:
-            found.append(ask.solver_failures(self.judged.filter(pl.col("net") == net)))
-        return found
-
-    def _of_smallest_norm(self, trial: Trial, net: str) -> list[Doubt]:
-        rows = self.made(trial.name, net, at=self.evaluation.attacked_at(trial)[0])
-        if not rows.height:
-            return []
-        pulled = self.judged.filter(
-            (pl.col("experiment") == "recovery")
-            & (pl.col("net") == net)
-            & (pl.col("trial") == trial.name)
-            & (pl.col("defense") == "tolerance")
-            & (pl.col("rtol").is_null() | (pl.col("rtol") == pl.col("attacked_at")))
-        )
-        return [_named(trial.name, doubt) for doubt in (ask.converged(rows), ask.slack(pulled))]
-
-    def _of_balls(self, trial: Trial, net: str) -> list[Doubt]:
-        if not self.made(trial.name, net).height or len(trial.epsilon) < 2:
-            return []
-        at = (self.evaluation.attacked_at(trial))[0]
-        curve = {epsilon: self.made(trial.name, net, epsilon, at) for epsilon in trial.epsilon}
-        found = [ask.larger_epsilon(curve)]
-        largest = max(trial.epsilon)
-        if largest >= 1 and curve[largest]["norm"].is_in(["linf", "rms"]).all():  # then the ball holds every image
-            found.append(ask.unbounded(curve[largest]))
-        return [_named(trial.name, doubt) for doubt in found]
-
-    def _of_others(self, trial: Trial, net: str) -> list[Doubt]:
-        own = self.evaluation.trial(str(trial.beside))
-        return [
-            ask.transfer(base, other, trial.name, where)
-            for epsilon in trial.epsilon or (None,)
-            for at in self._tolerances(trial, net)
-            if (other := self.made(trial.name, net, epsilon, at)).height
-            and (base := self.made(own.name, net, epsilon, at)).height
-            for radius in [f" of radius {epsilon:g}" if epsilon is not None and len(trial.epsilon) > 1 else ""]
-            for where in [own.name + radius + ("" if at is None else f" at tolerance {at:g}")]
-        ]
-
-    def _tolerances(self, trial: Trial, net: str) -> Sequence[float | None]:
-        if self.crafted.filter(pl.col("net") == net)["rtol"].null_count():
-            return (None,)
-        return self.evaluation.attacked_at(trial)
-
 
 def _small(rows: pl.DataFrame) -> pl.DataFrame:
     """Half the memory: whole numbers in four bytes, and names, which repeat, too."""
     return rows.with_columns(pl.col(pl.String).cast(pl.Categorical), pl.col(pl.Int64).cast(pl.Int32))
-
-
-def _named(name: str, doubt: Doubt) -> Doubt:
-    return Doubt(f"{name}: {doubt.question[0].lower()}{doubt.question[1:]}", doubt.finding, doubt.verdict)

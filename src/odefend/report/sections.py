@@ -5,9 +5,11 @@ import platform
 import polars as pl
 import torch
 
+from odefend.evaluation.doubts import RARE
 from odefend.evaluation.spec import Trial
 from odefend.report import evaluation_tables, figures, tables
 from odefend.report.page import Section
+from odefend.report.questions import doubts
 from odefend.report.rows import Rows
 from odefend.version import code_version
 
@@ -43,11 +45,11 @@ def _of_whole_ball(trial: Trial) -> str:
 def recovery(rows: Rows, trial: Trial, at: float) -> Section | None:
     """What judging at other tolerances wins back of one search's images, beside noise and a pushing attacker."""
     about, judged = rows.evaluation, rows.about(trial, at)
-    if not rows.sigmas:
+    if rows.doses is None:
         return None
     drawn: list[tuple[str, str]] = [
         (
-            figures.accuracy_by_tolerance(judged, about.net, about.tolerances, rows.sigmas, at, trial.name),
+            figures.accuracy_by_tolerance(judged, about.net, about.tolerances, rows.doses, at, trial.name),
             "Where the blue and the orange band overlap, these images cannot tell the tolerance from noise of its dose. The "
             "violet curve is the blue one after the attacker pushed 10 % further.",
         ),
@@ -171,10 +173,11 @@ def doubted(rows: Rows) -> Section:
         "What should be doubted",
         (
             "A robustness number is worthless if the attack was weak. These are some of the usual signs of a weak attack, looked "
-            "for in the rows. Red: the sign is there. Clear: it was looked for and not found. Not looked for: other attack "
-            "seeds, attacks without gradients, several trained nets.",
+            f"for in the rows. Red: the sign is there. Clear: it was looked for, and by the 95 % interval it is on at most "
+            f"{100 * RARE:g} % of the images. Unknown: nobody looked, or on too few images to tell. Not in the list: other attack "
+            "seeds, several trained nets.",
         ),
-        doubts=tuple((net, tuple(rows.doubts(net))) for net in rows.nets),
+        doubts=tuple((net, tuple(doubts(rows, net))) for net in rows.nets),
     )
 
 

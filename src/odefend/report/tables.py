@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from odefend import intervals
-from odefend.evaluation.controls import half_recovery
+from odefend.dose import Doses
+from odefend.evaluation.controls import beside_noise, half_recovery
 from odefend.evaluation.detection import detection, precision
-from odefend.evaluation.robustness import accuracy, attacked, difference, matrix_cells, recovered, worst_case
+from odefend.evaluation.robustness import accuracy, attacked, matrix_cells, recovered, worst_case
 from odefend.intervals import Interval
 from odefend.report.table import Table
 
@@ -72,7 +73,7 @@ def recovery(
     judged: pl.DataFrame,
     net: str,
     tolerances: Sequence[float],
-    sigmas: dict[float, float],
+    doses: Doses | None,
     reference: float,
     attack: str,
 ) -> Table:
@@ -81,6 +82,7 @@ def recovery(
     rows = []
     found = judged.filter((pl.col("experiment") == "recovery") & (pl.col("net") == net))
     still = found.filter(pl.col("defense") == "tolerance")
+    noise = found.filter((pl.col("defense") == "noise") & (pl.col("scale") == 1.0))
     scales = [scale for scale in sorted(still["scale"].unique()) if scale >= 1]
     shown = [scale for scale in (1.1, 1.25) if scale in scales]
     for tolerance in tolerances:
@@ -89,20 +91,19 @@ def recovery(
         )
         here = still.filter(pl.col("rtol") == tolerance)
         curve = {scale: recovered(here.filter(pl.col("scale") == scale)) for scale in scales}
-        noise = found.filter(
-            (pl.col("defense") == "noise") & (pl.col("scale") == 1.0) & (pl.col("sigma") == sigmas.get(tolerance, -1.0))
-        )
         attack_here = tolerance == reference
-        bare = attack_here or not noise.height
+        beside = ("-", "-", "-")
+        if doses and noise.filter("attack_success").height and not attack_here:
+            equal = beside_noise(here.filter(pl.col("scale") == 1.0), noise, doses, tolerance)
+            sigma = f"{equal.sigma:.4f}" + (" (weak)" if equal.weak else "")
+            beside = (sigma, equal.recovered.percent, points(equal.difference))
         s50 = half_recovery({scale: value.value for scale, value in curve.items()})
         rows.append(
             (
                 f"{tolerance:g}" + (" (attacked)" if attack_here else ""),
                 accuracy(clean).percent,
                 curve[1.0].percent,
-                "-" if bare else f"{sigmas[tolerance]:.4f}",
-                "-" if bare else recovered(noise).percent,
-                "-" if bare else points(difference(here.filter(pl.col("scale") == 1.0), noise)),
+                *beside,
                 *(curve[scale].percent for scale in shown),
                 "-" if attack_here or not curve[1.0].n or not curve[1.0].value else f"{s50:.3f}",
             )
@@ -122,8 +123,9 @@ def recovery(
         tuple(rows),
         f"{attack} images made at tolerance {reference:g} that fooled {net} there. s scales their perturbation; s50 is "
         "the s at which half of what was won back at s = 1 is lost again. Noise: Gaussian, on the image, judged at "
-        "the attacked tolerance, several draws averaged per image; its dose (RMS change of the true margin) is "
-        "matched on clean calibration images.",
+        "the attacked tolerance, several draws averaged per image; its dose (median change of the true margin) is "
+        "matched on clean calibration images, and intervals hold the uncertainty of the dose as well. Weak: stronger noise "
+        "than was measured may be what has that dose.",
     )
 
 
