@@ -139,7 +139,7 @@ def test_ctrl_c_keeps_what_is_done(workers, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have had it ignored
     )
     deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("ledger/*/*.parquet")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("ledger/crafted/*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.2)
     shards = {path: path.read_bytes() for path in tmp_path.glob("ledger/*/*.parquet")}
     assert shards

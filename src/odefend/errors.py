@@ -8,6 +8,14 @@ class OdefendError(Exception):
     """The base of all errors that a user can cause; the command line prints it without a traceback."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C in work of which something is finished, and kept: the same work goes on from there."""
+
+
+class Interrupted(OdefendError):
+    """Ctrl-C on the command line, where there is more to say of it."""
+
+
 class InvalidInput(OdefendError, ValueError):
     """An argument has the wrong shape, range, type or combination."""
 

@@ -9,7 +9,7 @@ import typer
 
 from odefend.cli.commands import attack, data, detector, evaluation, ledger, models, training
 from odefend.cli.console import lost, printable, warn, write
-from odefend.errors import OdefendError, OdefendWarning
+from odefend.errors import Interrupted, OdefendError, OdefendWarning
 from odefend.version import VERSION
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
@@ -99,6 +99,8 @@ def _run() -> int | None:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except Interrupted as error:
+        _stop(str(error), INTERRUPTED)
     except OdefendError as error:
         _stop(str(error), 2)
     except Exception as error:
@@ -112,7 +114,7 @@ def _run() -> int | None:
             return 0
         _stop(message.rstrip(".?") + ". Try --help.", 2)
     if status == INTERRUPTED:
-        _stop("stopped. What was finished is kept; the same command goes on from there.", INTERRUPTED)
+        _stop("stopped.", INTERRUPTED)
     return status
 
 

@@ -55,7 +55,8 @@ def run_estimate(evaluation: Evaluation, out: Path, workers: int | None, as_json
             f"{evaluation.name}: {sum(found.units.values())} pieces of work to do, {found.done} done",
             ("for", "pieces", "about"),
             (*rows, ("all", str(sum(found.units.values())), duration(found.total / hands))),
-            f"On {hands} processes, judging by a few gradients measured now; attacks that stop early take less.",
+            f"On {hands} processes, judging by a few gradients measured now: attacks that stop early take less, and a machine "
+            "with other load more. A run corrects this while it goes on.",
         ),
     )
 

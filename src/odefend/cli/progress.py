@@ -13,11 +13,15 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from odefend.cli.console import printable, warn
-from odefend.errors import OutputError
+from odefend.errors import Interrupted, OutputError, Stopped
 from odefend.progress import Progress, Silent
 
 EVERY = 10.0
 """Seconds between plain lines."""
+
+
+ROUGHLY = 10.0
+"""Seconds after which the time left is told, however little is done."""
 
 
 def clock(seconds: float) -> str:
@@ -40,9 +44,10 @@ class _Clock:
         self.start, self.base = time.monotonic(), 0.0
 
     def left(self, done: float, total: float) -> float | None:
-        """Seconds; None until enough is done to tell. What was done at the start (a resumed run) took no time."""
+        """Seconds; None until enough is done to tell, or, roughly, for ten seconds. What was done at the start (a resumed run) took
+        no time."""
         elapsed = time.monotonic() - self.start
-        if done - self.base < 0.02 * total or elapsed < 2:
+        if done <= self.base or elapsed < 2 or (done - self.base < 0.02 * total and elapsed < ROUGHLY):
             return None
         return elapsed * (total - done) / (done - self.base)
 
@@ -131,7 +136,7 @@ class Events:
 @contextmanager
 def showing(quiet: bool, events: Path | None = None) -> Iterator[Progress]:
     """The progress display that fits where standard error goes; with `events`, lines of JSON go to that file as well."""
-    with _displayed(quiet) as shown:
+    with _told(), _displayed(quiet) as shown:
         if events is None:
             yield shown
             return
@@ -141,6 +146,15 @@ def showing(quiet: bool, events: Path | None = None) -> Iterator[Progress]:
             raise OutputError(f"cannot write {events}: {error.strerror or error}.") from error
         with file:
             yield Events(shown, file)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say that something is kept, only where it is: typer lets go of what Ctrl-C came with."""
+    try:
+        yield
+    except Stopped as error:
+        raise Interrupted("stopped. What was finished is kept; the same command goes on from there.") from error
 
 
 @contextmanager

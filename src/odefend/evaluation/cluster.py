@@ -56,9 +56,9 @@ class RayPool:
         """CPUs of the cluster now."""
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
-    def submit(self, unit: Unit, ledger: Ledger) -> "Future[None]":
+    def submit(self, unit: Unit, ledger: Ledger) -> "Future[float | None]":
         """Run a unit somewhere, and write what it made into `ledger` before the future is done."""
-        done: Future[None] = Future()
+        done: Future[float | None] = Future()
 
         def arrived(result: "Future[Parcel]") -> None:
             self.tasks.discard(task)  # as long as it is held, the cluster keeps what came of it

@@ -6,8 +6,10 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,12 +46,13 @@ class ProcessPool:
         self.width, self.messages = width, context.Queue()
         self.pool = ProcessPoolExecutor(width, context, _start_worker, (self.messages, os.getpid()))
 
-    def submit(self, unit: Unit, ledger: Ledger) -> "Future[None]":
-        """Run a unit; what the future raises is what the unit raised."""
+    def submit(self, unit: Unit, ledger: Ledger) -> "Future[float | None]":
+        """Run a unit; the future gives how many seconds it took, and raises what the unit raised."""
         try:
-            return self.pool.submit(_work, unit, ledger)
+            with _deaf():
+                return self.pool.submit(_work, unit, ledger)
         except BrokenProcessPool as error:
-            broken: Future[None] = Future()
+            broken: Future[float | None] = Future()
             broken.set_exception(error)
             return broken
 
@@ -80,6 +83,19 @@ class ProcessPool:
                 process.terminate()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin in here never hear of Ctrl-C, not even while they import; this one does afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(messages: Any, parent: int) -> None:
     global _messages
     _messages = messages
@@ -96,5 +112,7 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _work(unit: Unit, ledger: Ledger) -> None:
+def _work(unit: Unit, ledger: Ledger) -> float:
+    began = time.perf_counter()
     unit.run(ledger, Share(lambda share: _messages.put((unit.key, share))))
+    return time.perf_counter() - began

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 
-from odefend.errors import CheckpointError, InvalidInput
+from odefend.errors import CheckpointError, InvalidInput, Stopped
 from odefend.files import locked, make_folder
 from odefend.models import IMAGE_MODELS, Card, ImageCard, ImageModel, save
 from odefend.models.checkpoint import read_card, sha256
@@ -64,7 +64,12 @@ def _train(recipe: Recipe, folder: Path, fabric: Fabric, progress: Progress) -> 
     saver = Saver(folder / f"{recipe.name}.state", recipe)
     with torch.random.fork_rng():
         training = Training(recipe, fabric, saver)
-        training.run(progress)
+        try:
+            training.run(progress)
+        except KeyboardInterrupt as error:
+            if saver.path.exists():
+                raise Stopped from error
+            raise
     if fabric.is_global_zero:
         net, device = training.kept(), _named(fabric)
         if isinstance(net, ImageModel):
