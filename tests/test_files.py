@@ -6,7 +6,7 @@ from limits import full_disk
 from toys import small_ode_net
 
 from odefend.detectors import OnePassMargin, save_detector
-from odefend.errors import OutputError
+from odefend.errors import LONGEST, InvalidInput, OutputError, unknown
 from odefend.evaluation import Ledger
 from odefend.files import write_text
 from odefend.models import save
@@ -37,3 +37,13 @@ def test_a_full_disk_is_one_error_of_ours(name, oon, tmp_path):
         WRITERS[name](tmp_path, oon)
     assert "\n" not in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing half-written is left"
+
+
+def test_a_message_has_an_end_whatever_was_wrong():
+    """Its beginning says what, its end what to do."""
+    for error in (
+        InvalidInput(f"tolerance: expected a number, got {'9' * 10**6!r}. Try 1e-3."),
+        unknown("net", "9" * 10**4, ["a"]),
+    ):
+        assert len(str(error)) <= LONGEST
+    assert str(InvalidInput(f"x: got {'9' * 10**6}. Try 1e-3.")).endswith("99. Try 1e-3.")

@@ -3,7 +3,11 @@
 import ast
 import hashlib
 import io
+import json
+import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -16,6 +20,7 @@ from PIL import EpsImagePlugin, Image
 import odefend
 from odefend.data import batches
 from odefend.data.pictures import MOST_BYTES, SUFFIXES, decode
+from odefend.detectors import Calibrated, OnePassMargin, save_detector
 from odefend.errors import DataError
 from odefend.rng import content_ids
 
@@ -132,3 +137,26 @@ def test_pictures_come_in_groups_of_one_size_in_their_order(tmp_path):
 def test_the_id_of_a_large_image_is_that_of_all_its_numbers():
     image = torch.rand(1, 1, 1100, 1000, generator=torch.Generator().manual_seed(0))
     assert content_ids(image) == [hashlib.blake2b(image.double().numpy().tobytes(), digest_size=12).hexdigest()]
+
+
+@pytest.mark.slow
+def test_the_largest_pictures_are_scored_within_bounds(oon, test_digits, tmp_path):
+    """By the command line, in 1.5 GiB together with all libraries."""
+    some, folder = test_digits[:100], tmp_path / "pictures"
+    file = save_detector(Calibrated.on(OnePassMargin(oon), some.images, some.ids), tmp_path / "margin")
+    folder.mkdir()
+    for name, mode, size, how in (
+        ("a.png", "RGB", (8192, 8192), {}),
+        ("b.jpg", "RGB", (8000, 8000), {"progressive": True}),
+        ("c.png", "RGBA", (8192, 8192), {}),
+        ("d.tif", "CMYK", (8000, 8000), {"compression": "tiff_lzw"}),
+    ):
+        Image.new(mode, size).save(folder / name, **how)
+    program = "import sys; from odefend.cli import main; sys.argv[0] = 'odefend'; main()"
+    with (tmp_path / "told.json").open("w") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "detector", "score", file, folder, "--json", "-q"], stdout=told
+        )
+        _, process.returncode, used = os.wait4(process.pid, 0)
+    assert process.returncode == 0 and used.ru_maxrss / 1024 < 1536
+    assert len(json.loads((tmp_path / "told.json").read_text())) == 4

@@ -3,9 +3,16 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000
+"""Characters of a message; what was wrong may be a value of any length."""
+
 
 class OdefendError(Exception):
     """The base of all errors that a user can cause; the command line prints it without a traceback."""
+
+    def __init__(self, message: object = "", *others: object) -> None:
+        text = str(message)
+        super().__init__(text if len(text) <= LONGEST else f"{text[:600]} ... {text[-300:]}", *others)
 
 
 class Stopped(KeyboardInterrupt):
