@@ -6,7 +6,19 @@ import pytest
 import torch
 from toys import Linear, pictures, small_ode_net
 
-from odefend.attacks import ATTACKS, BIM, FGSM, PGD, Availability, CarliniWagner, DeepFool, Expectation
+from odefend.attacks import (
+    ATTACKS,
+    BIM,
+    DDN,
+    FGSM,
+    FMN,
+    PGD,
+    Availability,
+    CarliniWagner,
+    DeepFool,
+    Expectation,
+    SuperDeepFool,
+)
 from odefend.data.tamper import tamper
 from odefend.defenses import (
     DEFENSES,
@@ -54,6 +66,8 @@ OWN_ATTACKS = [
     DeepFool(steps=3),
     Availability(0.2, steps=1, greys=(0.5,)),
 ]
+SEARCHES = [DDN(steps=6), FMN(steps=6), SuperDeepFool(steps=3)]
+"""Those of smallest norm, which go through one random defense: like C&W, they ask the net for no more than logits."""
 
 
 def reseeded(defense):
@@ -76,7 +90,7 @@ def of_rows(said, rows):
 
 def test_every_defense_and_attack_is_tried():
     assert set(DEFENSES.values()) == {type(one) for one in MEMBERS}
-    assert {type(one) for one in OWN_ATTACKS} == {ATTACKS[name] for name in set(ATTACKS) - {"foolbox", "autoattack"}}
+    assert {type(one) for one in (*OWN_ATTACKS, *SEARCHES)} == {ATTACKS[name] for name in set(ATTACKS) - {"foolbox", "autoattack"}}
 
 
 @pytest.mark.parametrize("defense", MEMBERS, ids=repr)
@@ -136,7 +150,12 @@ def test_every_attack_runs_on_a_defense(defense, attack, oon, test_digits):
     assert torch.isfinite(found.images).all() and (found.zero_gradients == 0).all()
     with torch.no_grad():
         assert torch.equal(found.success, ~found.initially_wrong & net.predict(found.images).fooled(some.labels))
-    assert found.success.any() or isinstance(attack, Availability | DeepFool)
+    assert found.success.any() or isinstance(attack, Availability | DeepFool | SuperDeepFool)
+
+
+@pytest.mark.parametrize("attack", SEARCHES, ids=lambda attack: attack.name)
+def test_searches_of_smallest_norm_run_on_a_random_defense(attack, oon, test_digits):
+    test_every_attack_runs_on_a_defense(InputNoise(0.1), attack, oon, test_digits)
 
 
 def test_draws_follow_ids(oon, test_digits):

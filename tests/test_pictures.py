@@ -151,7 +151,7 @@ def test_the_largest_pictures_are_scored_within_bounds(oon, test_digits, tmp_pat
         ("c.png", "RGBA", (8192, 8192), {}),
         ("d.tif", "CMYK", (8000, 8000), {"compression": "tiff_lzw"}),
     ):
-        Image.new(mode, size).save(folder / name, **how)
+        Image.new(mode, size).save(folder / name, None, **how)
     program = "import sys; from odefend.cli import main; sys.argv[0] = 'odefend'; main()"
     with (tmp_path / "told.json").open("w") as told:
         process = subprocess.Popen(
