@@ -15,6 +15,7 @@ from odefend.cli.output import show
 from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.evaluation import Ledger, estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
 from odefend.evaluation.plan import Plan
+from odefend.experiments import holds_experiment
 from odefend.intervals import rate
 from odefend.progress import Silent
 from odefend.report import Table, evaluation_page, figures, findings, tables
@@ -553,7 +554,11 @@ def test_a_wrong_file_is_explained(change, told, kind):
         read_evaluation(TEXT.replace(change[0], change[1], 1))
 
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [file for file in sorted(EXAMPLES.glob("*.toml")) if not holds_experiment(file)],
+    ids=lambda file: file.stem,
+)
 def test_the_examples_run(file, tmp_path, request, monkeypatch):
     """At smoke size, with every search cut short."""
     evaluation = read_evaluation(file)
