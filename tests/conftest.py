@@ -6,19 +6,19 @@ import torch
 from commandline import cli as cli
 from real_data import real_data as real_data
 from real_data import shared
-from typecheck import begin
+from typecheck import CALLS, begin
 
 import odefend
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    begin()
+    begin(0 if item.get_closest_marker("unchecked") else CALLS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item):
-    begin()
+    begin(0 if item.get_closest_marker("unchecked") else CALLS)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from jaxtyping import config
 from toys import Linear, pictures, small_ode_net
 
 from odefend.attacks import BIM, FGSM, PGD, Availability, CarliniWagner, FoolboxAttack, named_attack
@@ -19,12 +18,7 @@ from odefend.errors import InvalidInput
 from odefend.evaluation.spec import Trial
 from odefend.norms import L2, RMS
 
-
-@pytest.fixture(autouse=True)
-def _unchecked():
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.unchecked  # as a user has it: the types are wrong on purpose
 
 
 @pytest.fixture(scope="module")
