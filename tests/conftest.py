@@ -12,6 +12,15 @@ import odefend
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What shares a fixture of its file runs in one of xdist's processes, which makes it once."""
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if any(some[-1].scope == "module" for some in fixtures) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     begin(0 if item.get_closest_marker("unchecked") else CALLS)
 

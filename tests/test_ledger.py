@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import killed
 import polars as pl
 import pytest
 import torch
@@ -296,40 +298,13 @@ def test_the_difference_of_equal_shares_is_uncertain_to_both_sides():
     assert same.value == 0 and same.low == -same.high and same.high == intervals.rate(0, 20).high
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from odefend.attacks import PGD
-from odefend.evaluation import Condition, Craft, Judge, Runner, Slice, View
-
-def main():
-    view, units = View("digits-oon", 1e-3), []
-    for start in range(0, 24, 4):
-        images = Slice("digits", "test", start, start + 4)
-        craft = Craft("try", PGD(0.1, steps=3), view, images)
-        units += [craft, Judge("try", view, images, (Condition(1e-3), Condition(1.0)), craft)]
-    with Runner(Path(sys.argv[1]), int(sys.argv[2])) as runner:
-        runner.run([(unit, 1.0) for unit in units], lambda _: None, "killed")
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-def killed_runs(tmp_path, moments, workers):
-    """Run until killed at each of these moments, and then to the end; the ledger."""
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tmp_path / "ledger"), str(workers)]
-    for moment in moments:
-        process = subprocess.Popen(command, start_new_session=True)
-        time.sleep(moment)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True, timeout=120)
-    return Ledger(tmp_path / "ledger")
+def kill(folder, workers, when):
+    """Start the run and kill it when it is time."""
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(folder), str(workers)]
+    process = subprocess.Popen(command, start_new_session=True)
+    when()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def rows_of(ledger):
@@ -338,9 +313,19 @@ def rows_of(ledger):
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_killed_runner_goes_on_to_the_same_rows(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    undisturbed, disturbed = killed_runs(tmp_path / "a", [], 1), killed_runs(tmp_path / "b", [3.0, 4.5], 2)
+    def shards():
+        return [path for table in ("crafted", "judged") for path in (tmp_path / "b" / table).glob("*.parquet")]
+
+    def two_are_there():
+        deadline = time.monotonic() + 200
+        while len(shards()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    kill(tmp_path / "b", 1, two_are_there)
+    before = {path: path.read_bytes() for path in shards()}
+    assert 2 <= len(before) < 12, "it was killed on the way"
+    undisturbed, disturbed = killed.run(tmp_path / "a", 1), killed.run(tmp_path / "b", 1)
+    assert all(path.read_bytes() == content for path, content in before.items())
     assert rows_of(undisturbed)["judged"].height == 48
     for table, rows in rows_of(undisturbed).items():
         assert rows.equals(rows_of(disturbed)[table]), table
@@ -349,11 +334,10 @@ def test_a_killed_runner_goes_on_to_the_same_rows(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_thirty_kills(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    generator = torch.Generator().manual_seed(0)
-    moments = (0.5 + 5 * torch.rand(30, generator=generator)).tolist()
-    undisturbed, disturbed = killed_runs(tmp_path / "a", [], 1), killed_runs(tmp_path / "b", moments, 2)
+    moments = random.Random(0)
+    for _ in range(30):
+        kill(tmp_path / "b", 2, lambda: time.sleep(moments.uniform(0.5, 5.5)))
+    undisturbed, disturbed = killed.run(tmp_path / "a", 1), killed.run(tmp_path / "b", 2)
     for table, rows in rows_of(undisturbed).items():
         assert rows.equals(rows_of(disturbed)[table]), table
 

@@ -421,6 +421,7 @@ def test_the_trajectory_ends_in_the_prediction():
         net.trajectory(images * 300)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_field_gives_the_same():
     """In a process of its own: torch.compile cannot trace through the run-time type checks of the tests."""
@@ -434,5 +435,8 @@ assert torch._dynamo.utils.counters["frames"]["ok"] > 0
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_compiled_field_has_no_adjoint():
     with pytest.raises(InvalidInput, match="compiled"):
         small_ode_net().at(compiled=True, gradient="adjoint")

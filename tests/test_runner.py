@@ -234,7 +234,7 @@ def killed(folder, todo, after, wait=0.0):
 def test_a_killed_worker_is_told_and_loses_nothing(alone, tmp_path):
     """One of the two ends by itself, as for lack of memory: a message, and the next run goes on."""
     assert killed(tmp_path, units(), 2)
-    found = run(tmp_path, units(), workers=2)
+    found = run(tmp_path, units(), workers=1)
     for table in TABLES:
         assert found[table].equals(alone[table])
 

@@ -65,7 +65,7 @@ def test_rejected_steps_agree_with_torchdiffeq_too():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 24), st.integers(0, 10**6), st.sampled_from(["interpolate", "clip"]))
+@given(st.integers(1, 8), st.integers(0, 10**6), st.sampled_from(["interpolate", "clip"]))
 def test_a_batch_is_its_samples(count, seed, end):
     generator = torch.Generator().manual_seed(seed)
     y0 = torch.randn(count, 3, generator=generator, dtype=torch.float64) * 3
@@ -102,8 +102,8 @@ def test_trained_net_is_batch_independent(oon, test_digits):
 
 def test_float32_labels_do_not_depend_on_the_batch(oon, test_digits):
     with torch.no_grad():
-        together = oon.predict(test_digits.images).labels
-        alone = torch.cat([oon.predict(image[None]).labels for image in test_digits.images])
+        together = oon.predict(test_digits.images).labels[::8]
+        alone = torch.cat([oon.predict(image[None]).labels for image in test_digits.images[::8]])
     assert torch.equal(together, alone)
 
 

@@ -205,10 +205,11 @@ def test_the_adjoint_has_a_tolerance_of_its_own():
 
 @pytest.mark.parametrize(("method", "how"), [("dopri5", {}), ("tsit5", {}), ("heun", {}), ("rk4", {"step": 0.13})])
 def test_checkpoint_is_unrolled_bit_for_bit(method, how):
+    how = {"method": method, "tolerance": 1e-3 if method == "heun" else 1e-5, **how}
     for sharpness in (0.0, 4000.0):
         field = Smooth(sharpness)
-        one, first = gradients(field, START, gradient="unrolled", method=method, tolerance=1e-5, **how)
-        other, second = gradients(field, START, gradient="checkpoint", method=method, tolerance=1e-5, **how)
+        one, first = gradients(field, START, gradient="unrolled", **how)
+        other, second = gradients(field, START, gradient="checkpoint", **how)
         assert torch.equal(first.y, second.y) and torch.equal(first.stats.nfe, second.stats.nfe)
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 

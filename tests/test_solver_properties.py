@@ -67,7 +67,7 @@ def differentiated(field, y0, rate, start, stop, tolerance, mode, **settings):
 
 
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.integers(2, 20), SHAPES, METHOD, END, st.sampled_from(GRADIENTS), st.booleans())
+@given(SEEDS, st.integers(2, 6), SHAPES, METHOD, END, st.sampled_from(GRADIENTS), st.booleans())
 def test_a_batch_is_its_samples_values_and_gradients(seed, count, shape, method, end, mode, mixing):
     """Parameters' gradients are the sum over the samples; the adjoint's too, whose steps are per sample as well."""
     y0, rate, start, stop, tolerance = drawn(seed, count, shape)
@@ -155,7 +155,7 @@ def test_trouble_with_one_sample_leaves_the_others_as_they_were(trouble, mode, m
     def run(rows):
         state, rates = y0[rows].clone().requires_grad_(), rate[rows].clone().requires_grad_()
         found = solve(
-            Field(), state, args=(rates, broken[rows]), gradient=mode, tolerance=1e-5, max_steps=300, method=method
+            Field(), state, args=(rates, broken[rows]), gradient=mode, tolerance=1e-4, max_steps=80, method=method
         )
         fine = found.status == Status.SUCCESS
         return found, torch.autograd.grad(found.y[fine].square().sum(), [state, rates, base.gain])
@@ -220,11 +220,11 @@ def test_not_looking_at_every_step_changes_no_bit(monkeypatch):
     stop = torch.linspace(0, 2, 8, dtype=torch.float64)
     for method in METHODS:
         for end in ("interpolate", "clip"):
-            tolerance = 1e-3 if method == "heun" else 1e-6
+            tolerance, few = 1e-2 if method == "heun" else 1e-4, how(method) | {"max_steps": 150}
 
-            def run(method=method, end=end, tolerance=tolerance):
+            def run(end=end, tolerance=tolerance, few=few):
                 with torch.no_grad():
-                    return solve(field, y0, 0.0, stop, args=(kinds,), tolerance=tolerance, end=end, **how(method))
+                    return solve(field, y0, 0.0, stop, args=(kinds,), tolerance=tolerance, end=end, **few)
 
             plain = run()
             for every in (2, 5):

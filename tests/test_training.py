@@ -442,7 +442,7 @@ def test_a_trial_tells_the_time_of_the_whole_and_keeps_nothing(tmp_path, monkeyp
         try_out(recipe, 5)
 
 
-def test_two_devices_learn_what_one_does(tmp_path):
+def test_two_devices_learn_what_one_does(cli, tmp_path):
     """Without dropout and batch norm, sharing a batch changes rounding only."""
     folder = tmp_path / "data"
     for i in range(40):
@@ -460,19 +460,19 @@ learning_rate = 1e-3
 augmentation = {{ crop = 2 }}
 '''
     )
+    command = ["train", "pair.toml", "--quiet", "--json", "--accelerator", "cpu", "--devices"]
+    # By the command's own file, which Fabric starts again for the second device.
+    file = Path(sys.executable).parent / "odefend"
+    pair = subprocess.run(
+        [file, *command, "2", "--out", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     told = {}
-    for devices in (1, 2):
-        done = subprocess.run(
-            # By the command's own file, which Fabric starts again for the second device.
-            f"{Path(sys.executable).parent}/odefend train pair.toml --quiet --json --out {devices} "
-            f"--accelerator cpu --devices {devices}",
-            shell=True,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+    for devices, done in ((1, cli(*command, 1, "--out", 1, cwd=tmp_path)), (2, pair)):
         assert done.returncode == 0, done.stderr
         told[devices] = json.loads(done.stdout)["card"]
     assert told[2]["device"] == "2 x cpu"
