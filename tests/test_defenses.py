@@ -17,6 +17,7 @@ from odefend.attacks import (
     CarliniWagner,
     DeepFool,
     Expectation,
+    MinimumNorm,
     SuperDeepFool,
 )
 from odefend.data.tamper import tamper
@@ -66,7 +67,7 @@ OWN_ATTACKS = [
     DeepFool(steps=3),
     Availability(0.2, steps=1, greys=(0.5,)),
 ]
-SEARCHES = [DDN(steps=6), FMN(steps=6), SuperDeepFool(steps=3)]
+SEARCHES = [DDN(steps=6), FMN(steps=6), MinimumNorm(), SuperDeepFool(steps=3)]
 """Those of smallest norm, which go through one random defense: like C&W, they ask the net for no more than logits."""
 
 

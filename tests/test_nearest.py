@@ -5,12 +5,14 @@ import torch
 from test_attacks import boundary_distance, linear
 from toys import Linear, pictures
 
-from odefend.attacks import DDN, FMN, DeepFool, Expectation, FoolboxAttack, Guard, SuperDeepFool
+from odefend.attacks import DDN, FMN, DeepFool, Expectation, FoolboxAttack, Guard, MinimumNorm, SuperDeepFool
+from odefend.attacks.problem import Problem
 from odefend.defenses import InputNoise
 from odefend.errors import InvalidInput, UnknownName
 from odefend.norms import L2, LINF, RMS
+from odefend.progress import Silent
 
-NEAREST = [DDN(), FMN(), FMN(LINF), SuperDeepFool(overshoot=1e-4)]
+NEAREST = [MinimumNorm(), MinimumNorm(LINF), DDN(), FMN(), FMN(LINF), SuperDeepFool(overshoot=1e-4)]
 FOLLOWING = [attack for attack in NEAREST if not isinstance(attack, SuperDeepFool)]
 """Those that follow a loss, and so know guards and expectations."""
 
@@ -55,11 +57,16 @@ def test_they_find_it_where_the_box_binds(attack):
 
 @pytest.mark.parametrize(
     "attack",
-    [DDN(steps=3, closing=2), FMN(LINF, steps=3, closing=2), SuperDeepFool(steps=4, candidates=3, closing=2)],
+    [
+        DDN(steps=3, closing=2),
+        FMN(LINF, steps=3, closing=2),
+        SuperDeepFool(steps=4, candidates=3, closing=2),
+        MinimumNorm(steps=5, candidates=2, closing=2),
+    ],
     ids=repr,
 )
 def test_order_and_batch_do_not_matter(attack, oon, test_digits):
-    some, order = test_digits[:18], [13, 2, 7]
+    some, order = test_digits[:6], [4, 0, 5]
     together = attack(oon, some.images, some.labels, ids=some.ids)
     part = test_digits[order]
     alone = attack(oon, part.images, part.labels, ids=part.ids)
@@ -91,6 +98,42 @@ def test_superdeepfool_is_nearer_than_deepfool(res, test_digits):
     some = test_digits[:12]
     plain, turned = (attack(res, some.images, some.labels) for attack in (DeepFool(), SuperDeepFool()))
     assert turned.success.all() and turned.distance.mean() < 0.97 * plain.distance.mean()
+
+
+def test_minimum_norm_is_nearer_than_ddn_in_as_many_gradients(res, test_digits):
+    some = test_digits[:32]
+    best, ddn = (attack(res, some.images, some.labels) for attack in (MinimumNorm(), DDN()))
+    assert (best.success | best.initially_wrong).all() and (best.gradient_calls <= 100).all()
+    assert best.distance.mean() < 0.99 * ddn.distance.mean() and (best.distance <= 1.05 * ddn.distance).all()
+    rms = MinimumNorm(RMS)(res, some.images[:4], some.labels[:4])
+    torch.testing.assert_close(rms.distance, best.distance[:4] / 8, rtol=1e-3, atol=0)
+
+
+def test_ways_to_classes_leave_until_one_is_left():
+    attack = MinimumNorm()
+    assert attack.rounds(9) == [(9, 4), (4, 5), (2, 9), (1, 26)]
+    assert attack.rounds(1) == [(1, 44)] and sum(ways * steps for ways, steps in attack.rounds(9)) == 100
+    for steps in range(1, 20):
+        assert sum(steps for _, steps in MinimumNorm(steps=steps).rounds(9)) == steps
+    net, images = linear(5, seed=1), 0.4 + 0.2 * pictures(3, seed=2)
+    labels = net.predict(images).labels
+    problem = Problem(net, None, images, labels, ["a", "b", "c"], 0, Silent())
+    classes = MinimumNorm(candidates=2).classes(problem, torch.arange(3))
+    assert torch.equal(classes, net(images).topk(3).indices[:, 1:])
+    kept = images[labels != 4]
+    found = MinimumNorm(target=4)(net, kept, labels[labels != 4])
+    assert (net.predict(found.images).labels == 4).all() and (found.gradient_calls == 44).all()
+
+
+def test_many_ways_of_one_image_are_counted_and_kept_apart(res, test_digits):
+    """More images than one batch holds, each with several ways, are the same as a few."""
+    many = test_digits[:300]
+    attack = MinimumNorm(steps=2, candidates=2, closing=0)
+    together = attack(res, many.images, many.labels, ids=many.ids)
+    some = test_digits[280:300]
+    alone = attack(res, some.images, some.labels, ids=some.ids)
+    assert torch.equal(alone.images, together.images[280:]) and torch.equal(alone.history, together.history[280:])
+    assert (alone.gradient_calls[~alone.initially_wrong] == 3).all()
 
 
 @pytest.mark.parametrize("attack", FOLLOWING, ids=repr)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from odefend.attacks import Expectation as Expectation
     from odefend.attacks import FoolboxAttack as FoolboxAttack
     from odefend.attacks import Guard as Guard
+    from odefend.attacks import MinimumNorm as MinimumNorm
     from odefend.attacks import Pushed as Pushed
     from odefend.attacks import SuperDeepFool as SuperDeepFool
     from odefend.attacks import as_foolbox as as_foolbox

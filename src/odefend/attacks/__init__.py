@@ -18,6 +18,7 @@ from odefend.attacks.gradient import FGSM as FGSM
 from odefend.attacks.gradient import PGD as PGD
 from odefend.attacks.guard import Guard as Guard
 from odefend.attacks.losses import LOSSES as LOSSES
+from odefend.attacks.minimum_norm import MinimumNorm as MinimumNorm
 from odefend.attacks.presets import ATTACKS as ATTACKS
 from odefend.attacks.presets import PRESETS as PRESETS
 from odefend.attacks.presets import Preset as Preset

@@ -21,6 +21,11 @@ def margin(logits: Logits, labels: Labels) -> PerImage:
     return others.amax(1) - true
 
 
+def lead(logits: Logits, labels: Labels, others: Labels) -> PerImage:
+    """The logit of one other class for each image minus the true class's."""
+    return logits.gather(1, others[:, None])[:, 0] - logits.gather(1, labels[:, None])[:, 0]
+
+
 def logits_ratio(logits: Logits, labels: Labels) -> PerImage:
     """The margin divided by the largest minus the third largest logit, which no scaling of the logits changes (DLR: Croce &
     Hein, arXiv 2003.01690). Its gradient hardly lowers the true class where the second and third logits are close, so that

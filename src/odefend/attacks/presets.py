@@ -16,6 +16,7 @@ from odefend.attacks.deepfool import DeepFool, SuperDeepFool
 from odefend.attacks.fmn import FMN
 from odefend.attacks.foolbox_adapter import FoolboxAttack
 from odefend.attacks.gradient import BIM, FGSM, PGD
+from odefend.attacks.minimum_norm import MinimumNorm
 from odefend.errors import InvalidInput, unknown
 from odefend.named import is_own, own_class
 from odefend.norms import LINF, NORMS, RMS, Norm
@@ -24,6 +25,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
     "bim": BIM,
     "pgd": PGD,
+    "minimum-norm": MinimumNorm,
     "carlini-wagner": CarliniWagner,
     "deepfool": DeepFool,
     "superdeepfool": SuperDeepFool,

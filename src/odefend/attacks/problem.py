@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odefend.attacks.guard import Guard
-from odefend.attacks.losses import margin
+from odefend.attacks.losses import lead, margin
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, Prediction, join
 from odefend.progress import Progress
@@ -80,11 +80,22 @@ class Problem:
             return loss(logits, self.labels[rows])
         return -loss(logits, torch.full_like(self.labels[rows], self.target))
 
+    def _driven(self, loss: Loss, rows: Index, logits: Logits, towards: Labels | None) -> tuple[PerImage, PerImage]:
+        """What a step drives up, and what is positive once the net is fooled."""
+        if towards is None:
+            return self._climbed(loss, rows, logits), self._climbed(margin, rows, logits)
+        ahead = lead(logits, self.labels[rows], towards)
+        return ahead, ahead
+
     def remember(self, rows: Index, distance: PerImage) -> None:
         """An outer step is over: the smallest adversarial distances so far, of the images at `rows`."""
         nearest = torch.full_like(self.images[:, 0, 0, 0], torch.inf)
         nearest[rows] = distance
         self.history.append(torch.minimum(nearest, self.history[-1]) if self.history else nearest)
+
+    def _count(self, calls: Tensor, rows: Index, number: int | Tensor = 1) -> None:
+        """Add to the account of the images at `rows`, of which an attack may follow several candidates at once."""
+        calls.index_add_(0, rows, torch.zeros_like(rows) + number)
 
     def ids_of(self, rows: Index) -> list[str]:
         """The ids of some images."""
@@ -93,7 +104,7 @@ class Problem:
     @torch.no_grad()
     def predict(self, rows: Index, images: Images) -> Prediction:
         """What the judge says of candidates for the images at `rows`."""
-        self.forward_calls[rows] += 1
+        self._count(self.forward_calls, rows)
         parts = [
             self.judge.rows(padded).predict(batch).first(size) for padded, batch, size in padded_batches(rows, images)
         ]
@@ -108,25 +119,31 @@ class Problem:
             slack = torch.cat([self.guard.slack(batch, self.ids_of(some))[:size] for some, batch, size in parts])
         return self._standing(rows, said, slack)
 
-    def gradient(self, rows: Index, images: Images, loss: Loss, *, last: bool = False) -> tuple[Images, Standing]:
+    def gradient(
+        self, rows: Index, images: Images, loss: Loss, *, last: bool = False, towards: Labels | None = None
+    ) -> tuple[Images, Standing]:
         """The gradient of what the attacker drives up in each image, and how the images stand, both by the source.
 
-        The `last` steps of a search are computed in full precision whatever `search_precision` says.
+        `towards`: one wrong class for each image, whose lead over the true one is driven up instead of `loss`. The `last`
+        steps of a search are computed in full precision whatever `search_precision` says.
         """
-        self.gradient_calls[rows] += 1
+        self._count(self.gradient_calls, rows)
         gradients, parts, slacks = [], [], []
-        for padded, batch, size in padded_batches(rows, images):
+        batches = padded_batches(rows, images)
+        wanted = [None] * len(batches) if towards is None else towards.split(BATCH)
+        for (padded, batch, size), some in zip(batches, wanted, strict=True):
             batch = batch.detach().requires_grad_(True)
             with torch.enable_grad(), self._autocast(last):
                 prediction = self.source.rows(padded).predict(batch)
                 prediction = replace(prediction, logits=prediction.logits.to(batch.dtype))
-                climb = self._climbed(loss, padded, prediction.logits)
+                climb, ahead = self._driven(
+                    loss, padded, prediction.logits, None if some is None else some[padding(size)]
+                )
                 if self.guard is None:
                     # With respect to the images only: the weights' gradients would cost half as much again.
                     (gradient,) = torch.autograd.grad(climb.sum(), batch)
                 else:
                     slack = self.guard.searched(batch, self.ids_of(padded))
-                    ahead = self._climbed(margin, padded, prediction.logits)
                     gradient = self.guard.joined(batch, climb, ahead, slack)
                     slacks.append(slack.detach()[:size])
             gradients.append(gradient[:size])
@@ -134,7 +151,7 @@ class Problem:
         gradient = torch.cat(gradients)
         flat = gradient.flatten(1)
         healthy = torch.isfinite(flat).all(1) & (flat != 0).any(1)
-        self.zero_gradients[rows] += (~healthy).long()
+        self._count(self.zero_gradients, rows, (~healthy).long())
         standing = self._standing(rows, join(parts), torch.cat(slacks) if slacks else None)
         return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), standing
 
@@ -164,14 +181,14 @@ class Problem:
     def slopes(self, rows: Index, images: Images, classes: Tensor) -> tuple[Tensor, Tensor]:
         """By the source, how far each class in `classes` (N, K) is ahead of the true one, (N, K), and the gradients of
         that, (N, K, channels, height, width). Counts as K gradients."""
-        self.gradient_calls[rows] += classes.shape[1]
+        self._count(self.gradient_calls, rows, classes.shape[1])
         if self.guard is not None:
             raise InvalidInput(
                 "guard: expected none for an attack that steps to linearized boundaries. Use CarliniWagner."
             )
         gaps, gradients = [], []
         for (padded, batch, size), some in zip(padded_batches(rows, images), classes.split(BATCH), strict=True):
-            some = some[torch.arange(len(batch), device=some.device) % size]
+            some = some[padding(size)]
             batch = batch.detach().requires_grad_(True)
             with torch.enable_grad(), self._autocast(last=False):
                 logits = self.source.rows(padded).predict(batch).logits.to(batch.dtype)
@@ -182,7 +199,7 @@ class Problem:
         slopes = torch.cat(gradients)
         flat = slopes.flatten(2)
         healthy = torch.isfinite(flat).all(2) & (flat != 0).any(2)
-        self.zero_gradients[rows] += (~healthy).sum(1)
+        self._count(self.zero_gradients, rows, (~healthy).sum(1))
         return torch.cat(gaps), torch.nan_to_num(slopes, 0.0, 0.0, 0.0)
 
 
@@ -192,7 +209,11 @@ def padded_batches(rows: Index, images: Images) -> list[tuple[Tensor, Tensor, in
     for some, batch in zip(rows.split(BATCH), images.split(BATCH), strict=True):
         size = len(some)
         if size < PADDED_ROWS:
-            repeat = torch.arange(PADDED_ROWS, device=some.device) % size
-            some, batch = some[repeat], batch[repeat]
+            some, batch = some[padding(size)], batch[padding(size)]
         found.append((some, batch, size))
     return found
+
+
+def padding(size: int) -> Index:
+    """Positions that fill a batch of that size up to PADDED_ROWS by repetition."""
+    return torch.arange(max(size, PADDED_ROWS)) % size
