@@ -54,8 +54,8 @@ def images(split, count=40):
 
 
 @dataclass(frozen=True)
-class TwoSteps(FGSM):
-    """An attack of one's own: FGSM twice, each time by half the radius."""
+class HalfStep(FGSM):
+    """An attack of one's own: FGSM by half the radius."""
 
     def perturb(self, problem, rows):
         clean = problem.images[rows]

@@ -1,7 +1,11 @@
 """Experiments: the language, its expansion, running it, and the tables, figures and claims that come of it."""
 
+from dataclasses import replace
+
+import polars as pl
 import pytest
 
+from odefend.cli.evaluation import run_report
 from odefend.engine import Craft, Predict, Score
 from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.experiments import Expansion, limited, read_experiment, run
@@ -9,6 +13,7 @@ from odefend.experiments.parts import ClaimPart
 from odefend.intervals import Interval
 from odefend.metrics import METRICS, Rows
 from odefend.progress import Silent
+from odefend.report import experiment_page
 from odefend.report.claims import judge
 from odefend.report.drawn import figure
 from odefend.report.filled import table
@@ -43,6 +48,10 @@ defense = { name = "input-noise", sigma = "$dose" }
 [detectors.margin]
 detector = "one-pass-margin"
 model = "trained"
+[detectors."noise, 0.1"]
+detector = "noise-drop"
+settings = { sigma = 0.1, draws = 2 }
+model = "trained"
 [attacks.fgsm]
 attack = "fgsm"
 epsilon = [0.1, 0.2]
@@ -64,7 +73,7 @@ attack = "pgd"
 settings = { steps = 2 }
 epsilon = 0.2
 on = "trained"
-knowing = "margin"
+knowing = ["margin", "noise, 0.1"]
 alarms = [0.05, 0.2]
 role = "adaptive"
 [measures.clean]
@@ -113,6 +122,10 @@ right = { metric = "success", attack = "fgsm", epsilon = 0.1, model = "ode" }
 """
 
 
+LEVELS = {0.05: (1.0, 1.0), 0.2: (1.0, 1.0)}
+KNOWN = {"dose": [0.05], "margin-threshold": LEVELS, "noise, 0.1-threshold": LEVELS}
+
+
 @pytest.fixture(scope="module")
 def experiment():
     return read_experiment(TOML.replace(", tolerance = []", ""))
@@ -138,7 +151,14 @@ def test_lists_expand_to_grids(experiment):
 def test_what_needs_a_derived_value_waits_for_it(experiment):
     first, then = (
         Expansion(experiment),
-        Expansion(experiment, {"dose": [0.05], "margin-threshold": {0.05: (1, 1), 0.2: (1, 1)}}),
+        Expansion(
+            experiment,
+            {
+                "dose": [0.05],
+                "margin-threshold": {0.05: (1, 1), 0.2: (1, 1)},
+                "noise, 0.1-threshold": {0.05: (1, 1), 0.2: (1, 1)},
+            },
+        ),
     )
     tasks = first.tasks()
     assert {"clean", "doses", "scores"} <= {task.label.measure for task in tasks}
@@ -149,7 +169,14 @@ def test_what_needs_a_derived_value_waits_for_it(experiment):
 
 
 def test_a_model_judges_its_own_images_and_a_bystander_everybodys(experiment):
-    expansion = Expansion(experiment, {"dose": [0.05], "margin-threshold": {0.05: (1, 1), 0.2: (1, 1)}})
+    expansion = Expansion(
+        experiment,
+        {
+            "dose": [0.05],
+            "margin-threshold": {0.05: (1, 1), 0.2: (1, 1)},
+            "noise, 0.1-threshold": {0.05: (1, 1), 0.2: (1, 1)},
+        },
+    )
     seen = [(task.label.model, task.unit) for task in expansion.measured("judged") if isinstance(task.unit, Predict)]
     own = [unit for model, unit in seen if model == "ode" and unit.crafted]
     assert all(unit.crafted.model == unit.model for unit in own if unit.crafted and unit.crafted.model.defense is None)
@@ -167,7 +194,7 @@ def test_attacks_that_know_a_detector_have_its_threshold(rows):
     _, ledger, _ = rows
     made = ledger.read("crafted", "trial").filter(attack="past")
     assert sorted(made["alarms"].unique()) == [0.05, 0.2]
-    assert made["past"].unique().to_list() == ["margin"] and made["guard"].null_count() == 0
+    assert sorted(made["past"].unique()) == ["margin", "noise, 0.1"] and made["guard"].null_count() == 0
 
 
 def test_nothing_is_done_twice(experiment, rows):
@@ -204,6 +231,29 @@ def test_a_table_has_published_numbers_beside_measured_ones(experiment, rows):
 
 def test_a_figure_is_drawn_over_its_axis(experiment, rows):
     assert "Recovery by scale" in figure(experiment.figures[0], rows[0])
+
+
+def test_who_gets_past_at_any_scale_got_past(rows):
+    found = rows[0].where({"attack": "fgsm", "model": ["ode", "res"], "detector": "margin"})
+    accepted = found.scored.filter(kind="adversarial").with_columns(score=-1e9)
+    refused = accepted.with_columns(score=1e9, scale=2.0)
+    for order in ((accepted, refused), (refused, accepted)):
+        scored = pl.concat([found.scored.filter(kind="calibration"), *order])
+        both = replace(found, scored=scored)
+        broken = found.crafted.filter(pl.col("success") & ~pl.col("initially_wrong"))
+        hits = broken.join(accepted, left_on=["key", "image"], right_on=["crafted", "image"], how="semi")
+        assert METRICS["evasion"].of(both).value * METRICS["evasion"].of(both).n == hits["image"].n_unique()
+
+
+def test_the_report_has_tables_and_figures_as_files(experiment, rows):
+    found, _, folder = rows
+    page = experiment_page.write(experiment, found, folder)
+    assert "Recovery by scale" in page.read_text() and "A larger ball" in page.read_text()
+    assert (folder / "trial-figures" / "1.svg").read_text().startswith("<svg")
+    assert "success, published" in (folder / "trial-tables" / "1.csv").read_text()
+    again = page.read_text()
+    run_report(folder, None)
+    assert page.read_text() == again
 
 
 def test_matched_noise_comes_from_calibration_rows(rows):
@@ -244,7 +294,7 @@ def test_paired_sides_are_compared_image_by_image(experiment, rows):
     [
         (("count = 12", "cuont = 12"), UnknownName, "count"),
         (('on = "trained"\nsource', 'on = "traned"\nsource'), UnknownName, "trained"),
-        (('knowing = "margin"', 'knowing = "margins"'), UnknownName, "margin"),
+        (('knowing = ["margin", "noise, 0.1"]', 'knowing = "margins"'), UnknownName, "margin"),
         (('of = "doses"', 'of = "dose"'), UnknownName, "doses"),
         (('attack = "bim"', 'attack = "bmi"'), UnknownName, "bim"),
         (("tolerance = [1e-3, 1e-1]", "tolerance = [1e-3, -1]"), InvalidInput, "tolerance"),

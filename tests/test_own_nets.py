@@ -117,6 +117,28 @@ def test_a_net_in_fixed_steps_is_adapted_and_has_no_tolerance_to_draw():
     assert isinstance(net, Solving) and net(IMAGES).shape == (4, net.classes)
 
 
+def test_settings_reach_the_trial_and_are_not_dropped_for_a_classifier():
+    """Rows that depend on each other are refused until they are said to share their steps."""
+    torch.manual_seed(0)
+    with pytest.raises(InvalidInput, match="coupling='batch'"):
+        odefend.as_classifier(styles.OfNeighbours(), in_channels=1, size=8)
+    assert isinstance(odefend.as_classifier(styles.OfNeighbours(), in_channels=1, size=8, coupling="batch"), Solving)
+    net = odefend.as_classifier(Giving(), in_channels=1, size=8)
+    assert odefend.as_classifier(net) is net
+    with pytest.raises(InvalidInput, match="expected none for a Classifier"):
+        odefend.as_classifier(net, mean=[0.5])
+
+
+def test_a_torchdiffeq_that_is_too_old_leaves_a_plain_net_and_says_so(monkeypatch):
+    def refuse():
+        raise InvalidInput("torchdiffeq: expected version 0.2.4 or newer, got 0.2.3.")
+
+    monkeypatch.setattr("odefend.models.any.install", refuse)
+    with pytest.warns(UserWarning, match=r"ByName is taken as a plain net.*0\.2\.4"):
+        net = odefend.as_classifier(styles.ByName(), in_channels=1, size=8)
+    assert isinstance(net, Plain)
+
+
 def test_a_net_of_a_file_has_its_source_in_its_identity(tmp_path):
     copy = tmp_path / "nets.py"
     copy.write_text(FILE.read_text())

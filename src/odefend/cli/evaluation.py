@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from odefend.cli.experiment import experiments_in, run_experiment_report
 from odefend.cli.output import paragraphs, print_json, say, show, table_json
 from odefend.cli.progress import clock, duration, showing
 from odefend.errors import OutputError
@@ -63,10 +64,16 @@ def run_estimate(evaluation: Evaluation, out: Path, workers: int | None, as_json
 
 def run_report(folder: Path, name: str | None) -> None:
     """A report from rows alone, of all evaluations in a folder or of one."""
-    names = [name] if name else evaluations_in(folder)
-    if not names:
+    declared, evaluations = (
+        [one for one in found(folder) if name in (None, one)] for found in (experiments_in, evaluations_in)
+    )
+    if name and not declared:
+        evaluations = [name]
+    if not (declared or evaluations):
         raise OutputError(f"{folder}: expected a folder that `odefend evaluate` or `odefend demo` wrote, found none.")
-    for one in names:
+    for one in declared:
+        run_experiment_report(folder, one)
+    for one in evaluations:
         evaluation, ledger, finished = opened(folder, one)
         page = evaluation_page.write(Rows.read(evaluation, ledger, finished), folder)
         say(f"Report: {page}")

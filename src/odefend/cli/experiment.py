@@ -6,11 +6,12 @@ from pathlib import Path
 from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import clock, duration, showing
 from odefend.engine.runner import workers_here
-from odefend.experiments import Expansion, Experiment, run
+from odefend.experiments import Expansion, Experiment, read_experiment, run
 from odefend.experiments.keys import keys
 from odefend.experiments.pilot import seconds_per_gradient
+from odefend.ledger import Ledger
 from odefend.metrics import Rows
-from odefend.report import Table
+from odefend.report import Table, experiment_page
 from odefend.report.claims import Judged, judge
 from odefend.report.filled import table
 
@@ -28,12 +29,14 @@ def run_experiment(
     began = time.monotonic()
     with showing(quiet, events) as progress:
         ledger = run(experiment, out, progress, workers, ray)
-    rows, seconds = Rows.read(ledger, experiment.name), time.monotonic() - began
+    rows = Rows.read(ledger, experiment.name)
+    page, seconds = experiment_page.write(experiment, rows, out), time.monotonic() - began
     tables = [table(part, rows, experiment) for part in experiment.tables]
     claims = [judge(claim, rows) for claim in experiment.claims]
     if as_json:
         print_json(
             {
+                "report": str(page),
                 "ledger": str(ledger.folder),
                 "seconds": round(seconds, 1),
                 "claims": [_claim(one) for one in claims],
@@ -42,7 +45,21 @@ def run_experiment(
         )
         return
     show(*tables, *([_claims(claims)] if claims else []))
-    say("", f"Ledger: {ledger.folder}", f"Time: {clock(seconds)}")
+    say("", f"Report: {page}", f"Ledger: {ledger.folder}", f"Time: {clock(seconds)}")
+
+
+def experiments_in(folder: Path) -> list[str]:
+    """The names of the experiments that a folder holds."""
+    return sorted(
+        path.stem for path in folder.glob("*.json") if path.is_file() and b'"experiment"' in path.read_bytes()
+    )
+
+
+def run_experiment_report(folder: Path, name: str) -> None:
+    """The report of an experiment anew, from its rows."""
+    experiment = read_experiment(folder / f"{name}.json")
+    rows = Rows.read(Ledger(folder / "ledger"), experiment.name)
+    say(f"Report: {experiment_page.write(experiment, rows, folder)}")
 
 
 def run_keys(as_json: bool) -> None:

@@ -97,6 +97,7 @@ def table_json(table: Table) -> dict[str, Any]:
         "title": table.title,
         "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows],
         "note": table.note,
+        **({"numbers": list(table.numbers)} if table.numbers else {}),
     }
 
 

@@ -6,14 +6,11 @@ from typing import Any
 import polars as pl
 
 from odefend.errors import InvalidInput, unknown
-from odefend.experiments.expand import several
+from odefend.experiments.expand import THRESHOLD, several
 from odefend.experiments.parts import Experiment
 from odefend.metrics.controls import doses
 from odefend.metrics.detection import threshold
 from odefend.metrics.rows import Rows
-
-THRESHOLD = "-threshold"
-"""How the names of values end that are thresholds of a detector, by share of false alarms."""
 
 
 def derive(experiment: Experiment, name: str, rows: Rows) -> Any:

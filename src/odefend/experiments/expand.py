@@ -33,6 +33,10 @@ ALL = 10**9
 """More images than there are."""
 
 
+THRESHOLD = "-threshold"
+"""How the names of values end that are thresholds of a detector, by share of false alarms."""
+
+
 class NotKnown(Exception):
     """A derived value that is not known yet."""
 
@@ -174,7 +178,9 @@ class Expansion:
         if not part.knowing:
             yield None, None, None
         for name, alarms, how in product(several(part.knowing), several(part.alarms), several(part.combination)):
-            threshold, scale = self.resolved(f"${name}-threshold")[alarms] if part.knowing else (0.0, 1.0)
+            if (derived := name + THRESHOLD) not in self.values:
+                raise NotKnown(derived)
+            threshold, scale = self.values[derived][alarms]
             yield DetectorAware(self.detector(name), threshold, scale, how), name, alarms
 
     def detector(self, name: str) -> DetectorSpec:

@@ -209,7 +209,7 @@ class FigurePart(Part):
     """A figure."""
 
     title: str
-    kind: Literal["lines", "bars", "roc", "heat", "histogram", "gallery", "trajectories"] = "lines"
+    kind: Literal["lines", "bars", "roc", "heat", "histogram", "trajectories"] = "lines"
     x: str = Field(default="tolerance", description="what runs along the horizontal axis")
     y: str = Field(default="", description="what the numbers are called")
     panels: bool = Field(default=True, description="of a ROC: one panel for each scale")

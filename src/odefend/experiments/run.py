@@ -26,8 +26,9 @@ def run(
     """
     with Runner(folder / "ledger", workers, ray) as runner:
         open_manifest(experiment, folder)
-        for tasks in stages(experiment, runner.ledger):
-            progress.stage(experiment.name, sum(task.unit.cost for task in tasks))
+        for number, tasks in enumerate(stages(experiment, runner.ledger)):
+            stage = f"{experiment.name}, with values derived from rows" if number else experiment.name
+            progress.stage(stage, sum(task.unit.cost for task in tasks))
             runner.run(tasks, progress.advance, experiment.name)
         finish(experiment, folder)
     return runner.ledger

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 Column = tuple[Any, str]
 

@@ -203,13 +203,13 @@ def level(rows: Rows) -> float:
 
 
 def evaded(rows: Rows) -> pl.DataFrame:
-    """For each attacked image whether it fools the model and the detector accepts it: SR@FPR."""
-    scores = rows.scored.filter(pl.col("kind") == "adversarial").select("image", "score").unique("image")
-    tried = attacked(rows.crafted).group_by("image").agg(pl.col("success").any())
-    both = tried.join(scores, on="image", how="left")
-    return both.select(
-        "image", value=(pl.col("success") & (pl.col("score") <= level(rows)).fill_null(value=False)).cast(pl.Float64)
-    )
+    """For each attacked image whether it fools the model and the detector accepts it: SR@FPR; of several attacks or scales in the
+    cell, whether any does."""
+    by, tried = ["crafted", "image"], attacked(rows.crafted).with_columns(crafted="key")
+    scored = rows.scored.filter(pl.col("kind") == "adversarial")
+    accepted = scored.group_by(by).agg(accepted=(pl.col("score") <= level(rows)).any())
+    both = tried.join(accepted, on=by, how="left").with_columns(pl.col("accepted").fill_null(value=False))
+    return both.group_by("image").agg(value=(pl.col("success") & pl.col("accepted")).any().cast(pl.Float64))
 
 
 def alarms(kind: str) -> Callable[[Rows], pl.DataFrame]:

@@ -1,6 +1,7 @@
 """Anybody's net as a Classifier: a module that calls torchdiffeq, a plain one, or one of odefend's own."""
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +15,7 @@ from odefend.models.carry import Redirection
 from odefend.models.catalogue import load
 from odefend.models.classifier import Classifier, Prediction, no_work
 from odefend.models.layers import TwoLogits
-from odefend.models.redirect import redirected
+from odefend.models.redirect import install, redirected
 from odefend.named import is_own, own, source_digest, told
 from odefend.tensors import Images
 
@@ -74,8 +75,7 @@ def logits_of(output: Any) -> Tensor:
         return output[0]
     raise InvalidInput(
         f"module: expected logits, something with .logits, or a tuple that begins with them, got {type(output).__name__}. "
-        f"Wrap it in a "
-        "module whose forward gives the logits alone."
+        "Wrap it in a module whose forward gives the logits alone."
     )
 
 
@@ -103,36 +103,41 @@ def as_classifier(
     Raises InvalidInput where no trial batch goes through, or where it gives no logits.
     """
     if isinstance(module, Classifier):
+        if mean or std or settings or range != (0.0, 1.0):
+            raise InvalidInput(
+                "mean, std, range and settings: expected none for a Classifier, which has its own. Give them for a module alone."
+            )
         return module.eval()
     wrapped = Wrapped(module.eval(), mean, std, range).eval()
-    channels, logits, solves = _tried(wrapped, in_channels, size)
+    channels, logits, solves = _tried(wrapped, in_channels, size, settings)
     found = logits.shape[1] if logits.ndim == 2 else None
     if found is None or len(logits) != 2 or (classes is not None and classes != found):
         raise InvalidInput(
             f"module: expected logits of shape (2, {classes or 'classes'}) for two images, got {tuple(logits.shape)}. Wrap it "
-            f"in a module "
-            "whose forward gives the logits alone."
+            "in a module whose forward gives the logits alone."
         )
     if solves:
         return adapt(wrapped, in_channels=channels, classes=found, **settings)
     if settings:
         raise InvalidInput(
             f"{', '.join(settings)}: expected none for {type(module).__name__}, which does not call torchdiffeq 0.2.4 or "
-            f"newer, so that "
-            "odefend solves nothing in it."
+            "newer, so that odefend solves nothing in it."
         )
     return Plain(wrapped, channels, found)
 
 
-def _tried(module: Wrapped, in_channels: int | None, size: int | tuple[int, int] | None) -> tuple[int, Tensor, bool]:
+def _tried(
+    module: Wrapped, in_channels: int | None, size: int | tuple[int, int] | None, settings: Mapping[str, Any]
+) -> tuple[int, Tensor, bool]:
     """(channels, logits of two grey pictures, whether torchdiffeq was called) at the first size that goes through."""
     failed: Exception | None = None
+    redirects = _redirects(type(module.module).__name__)
     for shape in _shapes(module, in_channels, size):
-        carry = Redirection(2, {}, WeakKeyDictionary())
+        carry = Redirection(2, dict(settings), WeakKeyDictionary())
         images = torch.full((2, *shape), 0.5, device=next((one.device for one in module.parameters()), None))
         try:
             with torch.no_grad():
-                if "torchdiffeq" not in sys.modules:
+                if not redirects:
                     return shape[0], module(images), False
                 with redirected(carry):
                     return shape[0], module(images), bool(carry.carried)
@@ -146,6 +151,18 @@ def _tried(module: Wrapped, in_channels: int | None, size: int | tuple[int, int]
         f"{told(failed)}. "
         "Say in_channels=... and size=... of a picture."
     ) from failed
+
+
+def _redirects(name: str) -> bool:
+    """Whether calls of torchdiffeq can be carried out here; a warning where it is there and too old."""
+    if "torchdiffeq" not in sys.modules:
+        return False
+    try:
+        install()
+    except InvalidInput as error:
+        warnings.warn(f"{name} is taken as a plain net, which solves its ODEs itself. {error}", stacklevel=4)
+        return False
+    return True
 
 
 def _shapes(

@@ -197,4 +197,4 @@ KINDS: Mapping[str, Callable[[FigurePart, Rows], str]] = {
     "histogram": histogram,
     "trajectories": trajectories,
 }
-"""Kinds of figures that need nothing but rows; a gallery also needs the images."""
+"""Kinds of figures."""

@@ -8,14 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from odefend.evaluation.robustness import attacked
-from odefend.files import make_folder, write_text
 from odefend.report import evaluation_tables, findings, sections
 from odefend.report.gallery import gallery
 from odefend.report.page import Page, write_page
 from odefend.report.published import published_lessons, published_section, published_table
 from odefend.report.questions import doubts
 from odefend.report.rows import Rows
-from odefend.report.table import Table
+from odefend.report.table import Table, write_tables
 from odefend.report.threat import threat
 
 
@@ -24,10 +23,7 @@ def write(rows: Rows, folder: Path, seconds: float | None = None) -> Path:
     the page's path."""
     name = rows.evaluation.name
     write_page(page(rows, seconds), folder / f"{name}.html")
-    tables_there = make_folder(folder / f"{name}-tables")
-    for number, table in enumerate(summary(rows), 1):
-        for kind, text in (("csv", table.csv), ("md", table.markdown), ("tex", table.latex)):
-            write_text(tables_there / f"{number}.{kind}", text + "\n")
+    write_tables(summary(rows), folder / f"{name}-tables")
     return folder / f"{name}.html"
 
 

@@ -3,8 +3,12 @@
 import csv
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from odefend.files import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,14 @@ def _line(text: str) -> str:
 
 def _sentence(title: str) -> str:
     return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
+def write_tables(tables: Iterable[Table], folder: Path) -> None:
+    """Write tables as N.csv, N.md and N.tex into a folder, counted from 1."""
+    make_folder(folder)
+    for number, table in enumerate(tables, 1):
+        for kind, text in (("csv", table.csv), ("md", table.markdown), ("tex", table.latex)):
+            write_text(folder / f"{number}.{kind}", text + "\n")
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
