@@ -10,10 +10,10 @@ import pytest
 
 from odefend.attacks import FGSM
 from odefend.cli import progress as display
+from odefend.engine.pool import ProcessPool
 from odefend.errors import Interrupted, Stopped
 from odefend.evaluation import Craft, Ledger, Runner, Slice, View, read_evaluation
 from odefend.evaluation.plan import Plan
-from odefend.evaluation.pool import ProcessPool
 from odefend.progress import Pace, Silent
 
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from odefend.attacks import PGD
+from odefend.engine.pool import ProcessPool
 from odefend.errors import InvalidInput, OdefendError
 from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Slice, View, cluster
-from odefend.evaluation.pool import ProcessPool
 from odefend.version import code_version
 
 pytestmark = pytest.mark.xdist_group("runner")  # one cluster, and no more processes than cores

@@ -17,7 +17,6 @@ _AROUND = (
     "evaluate",
     "file",
     "plan",
-    "pool",
     "robustness",
     "runner",
     "spec",
@@ -26,6 +25,7 @@ _AROUND = (
 )
 BESIDE_ROWS = (
     *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "lazy.py", "__init__.py"),
+    *("experiments/", "metrics/", "engine/", "ledger/"),
     *(f"evaluation/{name}.py" for name in _AROUND),
 )
 """Sources that no row depends on: what runs the work, and what is made of its rows."""

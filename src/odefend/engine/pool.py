@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
-from odefend.engine.unit import Unit
 from odefend.errors import OdefendError
-from odefend.ledger.storage import Ledger
 
 _messages: Any = None
+
+
+Work = Any
+"""What a pool runs: a value with a `key`, and `run`, which writes what it makes into the ledger it is given."""
 
 
 class Share:
@@ -46,7 +48,7 @@ class ProcessPool:
         self.width, self.messages = width, context.Queue()
         self.pool = ProcessPoolExecutor(width, context, _start_worker, (self.messages, os.getpid()))
 
-    def submit(self, unit: Unit, ledger: Ledger) -> "Future[float | None]":
+    def submit(self, unit: Work, ledger: Any) -> "Future[float | None]":
         """Run a unit; the future gives how many seconds it took, and raises what the unit raised."""
         try:
             with _deaf():
@@ -112,7 +114,7 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _work(unit: Unit, ledger: Ledger) -> float:
+def _work(unit: Work, ledger: Any) -> float:
     began = time.perf_counter()
     unit.run(ledger, Share(lambda share: _messages.put((unit.key, share))))
     return time.perf_counter() - began

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from odefend.engine.pool import ProcessPool, Share
 from odefend.errors import InvalidInput, Stopped
 from odefend.evaluation.cluster import RayPool
 from odefend.evaluation.ledger import Ledger
-from odefend.evaluation.pool import ProcessPool, Share
 from odefend.evaluation.unit import Unit
 from odefend.files import locked, make_folder
 from odefend.progress import Pace
