@@ -179,6 +179,25 @@ def test_images_of_ones_own_have_ids_and_labels():
         named_data("no-such-folder", "test")
 
 
+def test_a_worker_that_has_seen_nothing_of_a_file_runs_its_attack(tmp_path):
+    """The first thing that each of two workers gets is an attack of the user's own, on a net of the zoo."""
+    text = f"""
+name = "own"
+shard = 2
+[data.test]
+set = "digits"
+count = 4
+[models.net]
+net = "digits-res"
+[attacks.own]
+attack = "{FILE}:HalfStep"
+epsilon = 0.1
+on = "net"
+"""
+    alone, together = (run(read_experiment(text), tmp_path / str(n), Silent(), workers=n) for n in (1, 2))
+    assert together.read("crafted").height == 4 and together.read("crafted").equals(alone.read("crafted"))
+
+
 def smoke():
     return limited(read_experiment(EXAMPLES / "own-nets.toml"), 6).model_copy(update={"shard": 3})
 

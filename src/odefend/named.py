@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 from odefend.errors import InvalidInput, unknown
 
 Kind = TypeVar("Kind")
+
+_FILES: list[str] = []
 
 
 def is_own(name: str) -> bool:
@@ -55,6 +58,17 @@ def class_digest(kind: type) -> str | None:
     return hashlib.sha256(Path(file).read_bytes() if file else kind.__module__.encode()).hexdigest()[:16]
 
 
+def files_run() -> tuple[str, ...]:
+    """The user's files that this process has run. What is pickled of them can be read where `run_files` has run them too."""
+    return tuple(_FILES)
+
+
+def run_files(files: Iterable[str]) -> None:
+    """Run files of the user, each once in a process. Raises InvalidInput where one is not there or raises."""
+    for file in files:
+        _run(file)
+
+
 def _module(name: str) -> ModuleType:
     return _run(str(Path(name).absolute())) if name.endswith(".py") else _imported(name)
 
@@ -77,6 +91,7 @@ def _run(file: str) -> ModuleType:
         raise InvalidInput(f"{path}: cannot be run: {told(error)}. Run it by python first.") from error
     finally:
         sys.path.remove(str(path.parent))
+    _FILES.append(file)
     return module
 
 

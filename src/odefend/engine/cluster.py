@@ -14,6 +14,7 @@ import torch
 from odefend.engine.unit import Unit
 from odefend.errors import InvalidInput, MissingExtra, OdefendError
 from odefend.ledger.storage import Bundle, Ledger
+from odefend.named import files_run, run_files
 from odefend.version import code_of
 
 CODE = ("odefend.engine.unit", "odefend.attacks")
@@ -74,7 +75,7 @@ class RayPool:
 
         bundle = ledger.bundle("crafted", unit.needs)
         # Pickled here, so that a node of other code compares versions before it looks inside.
-        task = self.task.remote(pickle.dumps(unit), bundle, code_of(*CODE))
+        task = self.task.remote(files_run(), pickle.dumps(unit), bundle, code_of(*CODE))
         self.tasks.add(task)
         task.future().add_done_callback(arrived)
         return done
@@ -108,12 +109,13 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _run_there(pickled: bytes, bundle: Bundle, version: str) -> Bundle:
+def _run_there(files: tuple[str, ...], pickled: bytes, bundle: Bundle, version: str) -> Bundle:
     """On the node: in a ledger of its own, which holds no more than what the unit needs."""
     if code_of(*CODE) != version:
         raise OdefendError(
             f"expected odefend {version}, found {code_of(*CODE)}. Install the same odefend and torch there."
         )
+    run_files(files)
     unit: Unit = pickle.loads(pickled)
     if _anew(unit).key != unit.key:
         raise OdefendError(

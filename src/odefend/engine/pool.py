@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from odefend.errors import OdefendError
+from odefend.named import files_run, run_files
 
 _messages: Any = None
 
@@ -52,7 +54,8 @@ class ProcessPool:
         """Run a unit; the future gives how many seconds it took, and raises what the unit raised."""
         try:
             with _deaf():
-                return self.pool.submit(_work, unit, ledger)
+                # What is of the user's own files can be read there only after these have been run.
+                return self.pool.submit(_work, files_run(), pickle.dumps((unit, ledger)))
         except BrokenProcessPool as error:
             broken: Future[float | None] = Future()
             broken.set_exception(error)
@@ -114,7 +117,9 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _work(unit: Work, ledger: Any) -> float:
+def _work(files: tuple[str, ...], pickled: bytes) -> float:
+    run_files(files)
+    unit, ledger = pickle.loads(pickled)
     began = time.perf_counter()
     unit.run(ledger, Share(lambda share: _messages.put((unit.key, share))))
     return time.perf_counter() - began
