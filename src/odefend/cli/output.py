@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from odefend.report import Table
 
 GAP = 2
 """Spaces between columns."""
+
+WORD = re.compile(r"\[[^\[\]]*\]\S*|\S+")
+"""What is not cut: a word, or an interval in its brackets."""
 
 
 def show(*tables: Table) -> None:
@@ -53,8 +57,10 @@ def _text(text: str) -> Text:
     return Text(printable(text))
 
 
-def _cell(text: str) -> Text:
-    return Text(printable(text).replace("\n", " "))
+def _cell(text: str, width: int | None = None) -> Text:
+    """A cell on one line, or, where it is wider than its column, with an interval on a line of its own."""
+    line = printable(text).replace("\n", " ")
+    return Text(line if width is None or cell_len(line) <= width else line.replace(" [", "\n["))
 
 
 def _draw(where: Console, table: Table) -> None:
@@ -66,7 +72,7 @@ def _draw(where: Console, table: Table) -> None:
         for column, width in zip(table.columns, widths, strict=True):
             shown.add_column(_cell(column), width=width)
         for row in table.rows:
-            shown.add_row(*map(_cell, row))
+            shown.add_row(*map(_cell, row, widths))
         where.print(shown)
     for first, *others in () if widths else table.rows:
         where.print(_cell(first or "-"), soft_wrap=True)
@@ -83,7 +89,7 @@ def _widths(table: Table, room: int) -> list[int]:
     """
     columns = [list(map(printable, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
     wanted = [max(map(cell_len, cells)) for cells in columns]
-    widths = [max(cell_len(word) for cell in cells for word in ("", *cell.split())) for cells in columns]
+    widths = [max(cell_len(word) for cell in cells for word in ("", *WORD.findall(cell))) for cells in columns]
     left = room - sum(widths) - GAP * (len(widths) - 1)
     for _ in range(left):
         narrowest = max(range(len(widths)), key=lambda at: wanted[at] / max(1, widths[at]))

@@ -19,6 +19,9 @@ from odefend.report.cells import metric_of, wanted
 from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, line, panelled, svg
 
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, "#6fa3d8", "#b3cfec")
+SPREAD = 30
+"""How many times the least the largest number along an axis is, from where on the axis is logarithmic."""
+
 WORDS = {
     "tolerance": "tolerance of the judge",
     "attacked_at": "tolerance under attack",
@@ -37,15 +40,14 @@ def figure(part: FigurePart, rows: Rows) -> str:
 def lines(part: FigurePart, rows: Rows) -> str:
     """A curve for each line, with its band of intervals, over the values that its rows have along the axis."""
     drawing, (axes,) = panelled(7.2, 3.6)
-    positive = True
+    shown: list[float] = []
     for one, color in zip(part.lines, cycle(COLORS), strict=False):
         at, values = curve(part, one, rows)
         line(axes, at, values, color, one.label, one.dash)
-        positive &= all(value > 0 for value in at)
-    far = max((max(axes.get_xlim()) / max(1e-12, min(abs(one) for one in axes.get_xlim())), 1.0))
+        shown += at
     percent = all(metric_of(part.where, one).show == "percent" for one in part.lines)
     axes.set(xlabel=WORDS.get(part.x, part.x), ylabel=part.y + (", %" if percent and part.y else ""))
-    if positive and far > 50:
+    if shown and min(shown) > 0 and max(shown) > SPREAD * min(shown):
         axes.set_xscale("log")
     if percent:
         axes.set_ylim(-3, 103)
