@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from odefend.attacks import Attack, AutoAttack, Availability, CarliniWagner, FoolboxAttack
 from odefend.dose import Doses
 from odefend.evaluation.certify import Certify
 from odefend.evaluation.controls import doses
@@ -219,23 +218,7 @@ def work(unit: Unit) -> float:
         return 0.4 * count * len(unit.scales) * unit.watch.passes(unit.view)
     if isinstance(unit, Trace):
         return 2.0 * count
-    gradients = _gradients(unit.attack)
+    gradients = unit.attack.cost
     if unit.guard is not None:  # each gradient is one through the detector as well
         gradients *= 1 + unit.guard.passes(unit.view)
     return count * gradients * (1.5 * unit.view.passes if unit.view.draws else unit.view.passes)
-
-
-def _gradients(attack: Attack) -> float:
-    # Early stops leave about half of the gradients to be computed.
-    if isinstance(attack, CarliniWagner):
-        return 0.7 * attack.steps * attack.binary_search_steps
-    if isinstance(attack, Availability):  # from each start, beside an answer after each step
-        return 1.4 * attack.steps * (1 + len(attack.greys))
-    if isinstance(attack, FoolboxAttack):
-        settings = attack.settings
-        return 0.8 * float(settings.get("steps", 40)) * float(settings.get("binary_search_steps", 1))
-    if isinstance(attack, AutoAttack):
-        part = {"square": 0.4 * attack.queries, "apgd-t": 9.0 * attack.steps, "fab-t": 18.0 * attack.steps}
-        tried = attack.attacks or ("apgd-ce", "apgd-t", "fab-t", "square")
-        return attack.restarts * sum(part.get(name, float(attack.steps)) for name in tried)
-    return float(getattr(attack, "steps", 20)) * getattr(attack, "restarts", 1)
