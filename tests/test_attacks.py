@@ -9,6 +9,7 @@ from toys import Linear, pictures, small_ode_net
 
 import odefend
 from odefend.attacks import (
+    APGD,
     BIM,
     DDN,
     FGSM,
@@ -27,7 +28,7 @@ from odefend.attacks import (
     check_setup,
     named_attack,
 )
-from odefend.attacks.losses import cross_entropy, logits_ratio, margin
+from odefend.attacks.losses import cross_entropy, dlr, margin
 from odefend.errors import InvalidInput, UnknownName
 from odefend.models import Classifier, ODENet
 from odefend.models.classifier import no_work
@@ -49,6 +50,9 @@ ATTACKS = [
     PGD(0.1, steps=3, restarts=2),
     PGD(0.1, steps=3, restarts=2, loss="margin", momentum=0.9, random_start=False),
     BIM(0.1, steps=3, momentum=1.0),
+    APGD(0.1, steps=5),
+    APGD(0.6, L2, steps=5, early_stop=False),
+    APGD(0.08, RMS, steps=4, restarts=2, loss="margin", targets=2),
     DeepFool(steps=4),
     DeepFool(LINF, steps=4, candidates=3),
     SuperDeepFool(steps=3, candidates=3),
@@ -79,13 +83,14 @@ ADAPTED = [
 ON_A_SOLVER = [
     PGD(0.1, steps=5),
     PGD(0.1, steps=3, search_precision="bfloat16"),
+    APGD(0.1, steps=4),
     DeepFool(LINF, steps=4, candidates=3),
     DDN(steps=3),
     *(attack for attack in ATTACKS if isinstance(attack, Availability)),
     FoolboxAttack("L2PGD", {"steps": 3}, epsilon=0.5),
 ]
 """One of each kind: a solve costs a hundred times what the other victims cost, and attacks do not know what they ask."""
-BLIND = ("HopSkipJump", "BlendedUniformNoise", "square")
+BLIND = ("HopSkipJump", "BlendedUniformNoise", "'square'")
 """Attacks that ask for no gradients."""
 
 
@@ -167,6 +172,8 @@ def test_contract(attack, victim):
         FGSM(0.0),
         BIM(0.0),
         PGD(0.0, steps=2),
+        APGD(0.0, steps=3),
+        APGD(0.0, L2, steps=3, targets=2),
         Availability(0.0, steps=2, grid=2),
         Pushed(PGD(0.0, steps=2)),
         FoolboxAttack("L2PGD", {"steps": 2}, epsilon=0.0),
@@ -310,18 +317,18 @@ def test_deepfool_tries_only_its_candidates():
 
 def test_the_ratio_of_logits_does_not_know_their_scale():
     logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0])
-    torch.testing.assert_close(logits_ratio(7 * logits, labels), logits_ratio(logits, labels))
-    assert torch.equal(logits_ratio(logits, labels) > 0, margin(logits, labels) > 0)
-    assert logits_ratio(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([0])).item() == pytest.approx(-1 / 3)
+    torch.testing.assert_close(dlr(7 * logits, labels), dlr(logits, labels))
+    assert torch.equal(dlr(logits, labels) > 0, margin(logits, labels) > 0)
+    assert dlr(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([0])).item() == pytest.approx(-1 / 3)
     with pytest.raises(InvalidInput, match="3 classes or more"):
-        logits_ratio(logits[:, :2], labels.clamp(max=1))
+        dlr(logits[:, :2], labels.clamp(max=1))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_climbs(loss, oon, test_digits):
     some = test_digits[:16]
     found = PGD(0.3, steps=10, loss=loss)(oon, some.images, some.labels)
-    assert found.success.double().mean() > (0.3 if loss == "logits-ratio" else 0.8)
+    assert found.success.double().mean() > (0.3 if loss == "dlr" else 0.8)
 
 
 def test_momentum_is_that_of_its_paper(oon, test_digits):

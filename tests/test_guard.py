@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import Linear, pictures
 
-from odefend.attacks import BIM, PGD, CarliniWagner, DeepFool, Guard
+from odefend.attacks import APGD, BIM, PGD, CarliniWagner, DeepFool, Guard
 from odefend.attacks.guard import WAYS
 from odefend.defenses import LogUniform, RandomTolerance
 from odefend.detectors import OnePassMargin, ToleranceVote
@@ -66,7 +66,9 @@ def test_carlini_wagner_finds_the_nearest_image_that_passes(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("attack", [PGD(0.2, steps=30, early_stop=True), BIM(0.2, steps=30)], ids=repr)
+@pytest.mark.parametrize(
+    "attack", [PGD(0.2, steps=30, early_stop=True), BIM(0.2, steps=30), APGD(0.2, steps=30)], ids=repr
+)
 def test_attacks_in_a_ball_pass_the_detector(attack, way):
     net, detector = linear()
     images, labels = images_of(net)
@@ -103,6 +105,16 @@ def test_the_ways_are_those_of_their_papers(way):
     else:
         assert abs(gradient[0] @ own) < 1e-12 and gradient[0] @ net_gradient > 0
         assert abs(gradient[1] @ net_gradient) < 1e-12 and gradient[1] @ own > 0
+
+
+def test_heights_tell_how_far_an_image_is_on_the_way():
+    """Not fooled, less so; fooled and refused, less so; fooled and accepted."""
+    climb, ahead = torch.tensor([-9.0, -1.0, 5.0, 1.0, 1.0]), torch.tensor([-3.0, -1.0, 2.0, 1.0, 1.0])
+    slack = torch.tensor([9.0, -1.0, -7.0, -1.0, 0.0])
+    for way in ("selective", "orthogonal"):
+        assert (Guard(linear()[1], 0.5, way=way).height(climb, ahead, slack).diff() > 0).all()
+    joint = Guard(linear()[1], 0.5, way="joint").height(climb, ahead, slack)
+    assert joint.tolist() == [-9, -2, -2, 0, 1]
 
 
 def test_the_detectors_here_can_be_differentiated(oon, test_digits):

@@ -118,7 +118,7 @@ def test_ways_to_classes_leave_until_one_is_left():
     net, images = linear(5, seed=1), 0.4 + 0.2 * pictures(3, seed=2)
     labels = net.predict(images).labels
     problem = Problem(net, None, images, labels, ["a", "b", "c"], 0, Silent())
-    classes = MinimumNorm(candidates=2).classes(problem, torch.arange(3))
+    classes = problem.likeliest(torch.arange(3), 2)
     assert torch.equal(classes, net(images).topk(3).indices[:, 1:])
     kept = images[labels != 4]
     found = MinimumNorm(target=4)(net, kept, labels[labels != 4])

@@ -7,6 +7,7 @@ ones; a Defense turns a classifier into another; a Detector gives each image a n
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from odefend.attacks import APGD as APGD
     from odefend.attacks import ATTACKS as ATTACKS
     from odefend.attacks import BIM as BIM
     from odefend.attacks import DDN as DDN

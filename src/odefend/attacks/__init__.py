@@ -1,5 +1,6 @@
 """Attacks. `ATTACKS` maps an attack's name to its class, `PRESETS` a name to an attack with its settings."""
 
+from odefend.attacks.apgd import APGD as APGD
 from odefend.attacks.autoattack_adapter import AutoAttack as AutoAttack
 from odefend.attacks.availability import Availability as Availability
 from odefend.attacks.base import Adversarial as Adversarial

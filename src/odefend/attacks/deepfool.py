@@ -34,12 +34,6 @@ class Linearized(NearestAttack):
         if not 0 <= self.overshoot < 1:
             raise InvalidInput(f"overshoot: expected a number in [0, 1), got {self.overshoot}.")
 
-    def others(self, problem: Problem, rows: Index) -> Tensor:
-        """The classes that are tried for each image, (N, K)."""
-        logits = problem.predict(rows, problem.images[rows]).logits
-        logits = logits.scatter(1, problem.labels[rows, None], -torch.inf)
-        return logits.topk(min(self.candidates, problem.judge.classes) - 1, dim=1).indices
-
     def to_nearest(self, gaps: Tensor, slopes: Tensor) -> Images:
         """The shortest step by which the linearized net puts another class ahead."""
         # The dual norm: how fast a gap closes along the best direction of norm 1.
@@ -64,7 +58,7 @@ class DeepFool(Linearized):
     def perturb(self, problem: Problem, rows: Index) -> Images:
         nearest = Nearest(problem, rows, self.norm)
         active, x, way = torch.arange(len(rows), device=rows.device), nearest.clean, torch.zeros_like(nearest.clean)
-        others = self.others(problem, rows)
+        others = problem.likeliest(rows, self.candidates - 1)
         problem.progress.stage(self.name, self.steps)
         for step in range(self.steps):
             gaps, slopes = problem.slopes(rows[active], x, others[active])
@@ -103,7 +97,7 @@ class SuperDeepFool(Linearized):
         nearest = Nearest(problem, rows, self.norm)
         clean, everything = nearest.clean, torch.arange(len(rows), device=rows.device)
         x, there = clean.clone(), torch.zeros_like(everything, dtype=torch.bool)
-        others, done = self.others(problem, rows), there.clone()
+        others, done = problem.likeliest(rows, self.candidates - 1), there.clone()
         problem.progress.stage(self.name, self.steps)
         for step in range(self.steps):
             (short,), (beyond,) = (mask.nonzero(as_tuple=True) for mask in (~there & ~done, there & ~done))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from odefend import rng
+from odefend.attacks.ball import Best, random_start
 from odefend.attacks.base import BallAttack, check_positive
 from odefend.attacks.losses import LOSSES
-from odefend.attacks.problem import Problem, Standing
+from odefend.attacks.problem import Problem
 from odefend.errors import InvalidInput, unknown
 from odefend.norms import confined
 from odefend.tensors import Images, Index
@@ -80,26 +80,16 @@ class PGD(GradientAttack):
         check_positive(restarts=self.restarts)
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        best = _Best(self, problem, rows)
-        left = torch.arange(len(rows), device=rows.device)
+        best = Best(self, problem, rows)
         for restart in range(self.restarts):
-            clean = not self.random_start and restart == 0
-            start = problem.images[rows[left]] if clean else self.start(problem, rows[left], restart)
-            _climb(problem, best, left, start, _steps(self))
-            left = left[~best.broken[left]]
+            left = best.left
             if not len(left):
                 break
+            clean = not self.random_start and restart == 0
+            start = problem.images[rows[left]] if clean else random_start(self, problem, rows[left], restart)
+            _climb(problem, best, left, start, _steps(self), self)
+        best.remember_until(self.restarts * (self.steps + 1))
         return best.images
-
-    def start(self, problem: Problem, rows: Index, restart: int) -> Images:
-        """A random point of each image's ball, clipped to [0, 1]."""
-        clean, ids = problem.images[rows], problem.ids_of(rows)
-        shape = tuple(clean.shape[1:])
-        uniform = 2 * rng.uniform(problem.seed, ids, "PGD start, uniform", restart, shape) - 1
-        normal = rng.normal(problem.seed, ids, "PGD start, normal", restart, shape)
-        radius = rng.uniform(problem.seed, ids, "PGD start, radius", restart, (1, 1, 1))
-        point = self.norm.ball(*(noise.to(clean) for noise in (uniform, normal, radius)))
-        return confined(self.norm, clean, clean + self.epsilon * point, self.epsilon)
 
 
 def _check_steps(attack: BIM | PGD) -> None:
@@ -125,46 +115,26 @@ def _steps(attack: BIM | PGD) -> _Steps:
     return _Steps(attack.steps, size, attack.early_stop, attack.momentum)
 
 
-class _Best:
-    """Each image's candidate of the largest margin so far, by the judge, and which images are broken."""
-
-    def __init__(self, attack: GradientAttack, problem: Problem, rows: Index) -> None:
-        self.attack, self.problem, self.rows = attack, problem, rows
-        self.images = problem.images[rows].clone()
-        self.margin = self.images.new_full((len(rows),), -torch.inf)
-        self.broken = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        self.distance = torch.full_like(self.margin, torch.inf)
-
-    def note(self, active: Index, candidates: Images, seen: Standing) -> None:
-        """Take the judge's word on candidates for the images at `active`."""
-        rows = self.rows[active]
-        clean = self.problem.images[rows]
-        # A candidate that the judge's solver fails on is worth less than any that it answers.
-        gain = torch.where(seen.prediction.answered, seen.gain, -torch.inf)
-        better = gain > self.margin[active]
-        self.images[active[better]], self.margin[active[better]] = candidates[better], gain[better]
-        fooled, size = seen.reached, self.attack.measure(candidates - clean)
-        self.broken[active] |= fooled
-        self.distance[active] = torch.where(fooled, torch.minimum(size, self.distance[active]), self.distance[active])
-        self.problem.remember(self.rows, self.distance)
-
-
 def _from_clean(problem: Problem, rows: Index, attack: GradientAttack, steps: _Steps) -> Images:
     """One climb that starts at the clean images."""
-    best = _Best(attack, problem, rows)
-    _climb(problem, best, torch.arange(len(rows), device=rows.device), problem.images[rows], steps)
+    best = Best(attack, problem, rows)
+    _climb(problem, best, best.left, problem.images[rows], steps, attack)
+    best.remember_until(steps.count + 1)
     return best.images
 
 
-def _climb(problem: Problem, best: _Best, active: Index, start: Images, steps: _Steps) -> None:
+def _climb(problem: Problem, best: Best, active: Index, start: Images, steps: _Steps, attack: GradientAttack) -> None:
     """Projected steps uphill on the loss from `start`, for the images at `active` among those of `best`."""
-    attack, rows, x = best.attack, best.rows, start
+    rows, x = best.rows, start
     clean, velocity = problem.images[rows], torch.zeros_like(start)
     problem.progress.stage(attack.name, steps.count)
     for step in range(steps.count):
+        if not len(active):
+            return
         last = step == steps.count - 1
         gradient, seen = problem.gradient(rows[active], x, LOSSES[attack.loss], last=last)
         best.note(active, x, problem.confirm(rows[active], x, seen, last=last))
+        best.remember()
         problem.progress.advance(step)
         if steps.momentum:
             mean = gradient.abs().mean((1, 2, 3), keepdim=True)
@@ -173,9 +143,6 @@ def _climb(problem: Problem, best: _Best, active: Index, start: Images, steps: _
         moved = confined(attack.norm, clean[active], moved, attack.epsilon)
         going = ~best.broken[active] if steps.early_stop else torch.ones_like(active, dtype=torch.bool)
         active, x, velocity = active[going], moved[going], velocity[going]
-        if not len(active):
-            # As many entries as the others have, who may still be climbing in another batch.
-            for _ in range(steps.count - step):
-                problem.remember(rows, best.distance)
-            return
-    best.note(active, x, problem.stand(rows[active], x))
+    if len(active):
+        best.note(active, x, problem.stand(rows[active], x))
+        best.remember()

@@ -80,6 +80,15 @@ class Guard:
         refused = ((ahead > 0) & (slack < 0)).view(-1, 1, 1, 1)
         return torch.where(refused, second, first)
 
+    def height(self, climb: PerImage, ahead: PerImage, slack: PerImage) -> PerImage:
+        """How high an image is on the way that `joined` leads: which of two candidates is farther, whatever by how much."""
+        if self.way == "joint":
+            return climb + slack.clamp_max(0)
+        # Any refused image is farther than one that does not fool the net, and any accepted one than those.
+        level = (ahead > 0).to(climb) * (1 + (slack >= 0).to(climb))
+        rises = torch.where(level == 1, slack, climb)
+        return 2 * level + rises / (1 + rises.abs())
+
     def record(self) -> dict[str, Any]:
         """The settings for a ledger row."""
         source = type(self.source).__name__ if self.source else None

@@ -43,14 +43,6 @@ class MinimumNorm(NearestAttack):
             problem.remember(rows, torch.cat(distances))
         return found
 
-    def classes(self, problem: Problem, rows: Index) -> Tensor:
-        """The classes that each image sets out to, (N, K)."""
-        if self.target is not None:
-            return torch.full_like(rows[:, None], self.target)
-        logits = problem.predict(rows, problem.images[rows]).logits
-        logits = logits.scatter(1, problem.labels[rows, None], -torch.inf)
-        return logits.topk(min(self.candidates, problem.judge.classes - 1), dim=1).indices
-
     def rounds(self, ways: int) -> list[tuple[int, int]]:
         """How many ways go on for how many steps, round by round."""
         halvings = int(log2(ways))
@@ -63,7 +55,7 @@ class _Search:
     """The ways of a batch of images: `rows` and `towards` say of which image each is, and to which class."""
 
     def __init__(self, attack: MinimumNorm, problem: Problem, images: Index, number: int) -> None:
-        classes = attack.classes(problem, images)
+        classes = problem.likeliest(images, attack.candidates)
         self.attack, self.problem, self.images, self.number = attack, problem, images, number
         self.ways, self.rows, self.towards = (
             classes.shape[1],

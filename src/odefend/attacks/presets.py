@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from odefend.attacks.apgd import APGD
 from odefend.attacks.autoattack_adapter import AutoAttack
 from odefend.attacks.availability import Availability
 from odefend.attacks.base import Attack
@@ -25,6 +26,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
     "bim": BIM,
     "pgd": PGD,
+    "apgd": APGD,
     "minimum-norm": MinimumNorm,
     "carlini-wagner": CarliniWagner,
     "deepfool": DeepFool,

@@ -1,6 +1,6 @@
 """What an algorithm works on: the images under attack and the nets, with an account of every call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odefend.attacks.guard import Guard
-from odefend.attacks.losses import lead, margin
+from odefend.attacks.losses import TARGETED, Loss, lead, margin
 from odefend.errors import InvalidInput
 from odefend.models import Classifier, Prediction, join
 from odefend.progress import Progress
@@ -17,8 +17,6 @@ from odefend.tensors import Images, Index, Labels, Logits, Mask, PerImage
 
 BATCH = 256
 """Largest number of images that an attack sends through a net at once."""
-
-Loss = Callable[[Logits, Labels], PerImage]
 
 SearchPrecision = Literal["full", "bfloat16"]
 """What gradients are computed in: the net's own precision, or bfloat16 where torch.autocast knows how."""
@@ -35,6 +33,16 @@ class Standing:
     prediction: Prediction
     reached: Mask
     gain: PerImage
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What the source says of images: the gradient to follow, how high they are on the way that it leads, as a number that
+    means something only beside others of the same image, and how they stand."""
+
+    gradient: Images
+    height: PerImage
+    seen: Standing
 
 
 class Problem:
@@ -84,14 +92,23 @@ class Problem:
         """What a step drives up, and what is positive once the net is fooled."""
         if towards is None:
             return self._climbed(loss, rows, logits), self._climbed(margin, rows, logits)
-        ahead = lead(logits, self.labels[rows], towards)
-        return ahead, ahead
+        labels = self.labels[rows]
+        return TARGETED[loss](logits, labels, towards), lead(logits, labels, towards)
 
     def remember(self, rows: Index, distance: PerImage) -> None:
         """An outer step is over: the smallest adversarial distances so far, of the images at `rows`."""
         nearest = torch.full_like(self.images[:, 0, 0, 0], torch.inf)
         nearest[rows] = distance
         self.history.append(torch.minimum(nearest, self.history[-1]) if self.history else nearest)
+
+    def likeliest(self, rows: Index, count: int) -> Tensor:
+        """The wrong classes with the largest logits of the clean images at `rows`, (N, K): `count` of them, or all. With a
+        target: that one."""
+        if self.target is not None:
+            return torch.full_like(rows[:, None], self.target)
+        logits = self.predict(rows, self.images[rows]).logits
+        logits = logits.scatter(1, self.labels[rows, None], -torch.inf)
+        return logits.topk(min(count, self.judge.classes - 1), dim=1).indices
 
     def _count(self, calls: Tensor, rows: Index, number: int | Tensor = 1) -> None:
         """Add to the account of the images at `rows`, of which an attack may follow several candidates at once."""
@@ -122,13 +139,21 @@ class Problem:
     def gradient(
         self, rows: Index, images: Images, loss: Loss, *, last: bool = False, towards: Labels | None = None
     ) -> tuple[Images, Standing]:
-        """The gradient of what the attacker drives up in each image, and how the images stand, both by the source.
+        """The gradient of what the attacker drives up in each image, and how the images stand, both by the source; see
+        `ascend`."""
+        found = self.ascend(rows, images, loss, last=last, towards=towards)
+        return found.gradient, found.seen
 
-        `towards`: one wrong class for each image, whose lead over the true one is driven up instead of `loss`. The `last`
-        steps of a search are computed in full precision whatever `search_precision` says.
+    def ascend(
+        self, rows: Index, images: Images, loss: Loss, *, last: bool = False, towards: Labels | None = None
+    ) -> Ascent:
+        """What the source says of candidates for the images at `rows`, with the gradient of what the attacker drives up.
+
+        `towards`: one wrong class for each image, towards which the loss is driven. The `last` steps of a search are computed
+        in full precision whatever `search_precision` says.
         """
         self._count(self.gradient_calls, rows)
-        gradients, parts, slacks = [], [], []
+        gradients, heights, parts, slacks = [], [], [], []
         batches = padded_batches(rows, images)
         wanted = [None] * len(batches) if towards is None else towards.split(BATCH)
         for (padded, batch, size), some in zip(batches, wanted, strict=True):
@@ -141,19 +166,21 @@ class Problem:
                 )
                 if self.guard is None:
                     # With respect to the images only: the weights' gradients would cost half as much again.
-                    (gradient,) = torch.autograd.grad(climb.sum(), batch)
+                    (gradient,), height = torch.autograd.grad(climb.sum(), batch), climb
                 else:
                     slack = self.guard.searched(batch, self.ids_of(padded))
+                    height = self.guard.height(climb, ahead, slack)
                     gradient = self.guard.joined(batch, climb, ahead, slack)
                     slacks.append(slack.detach()[:size])
             gradients.append(gradient[:size])
+            heights.append(height.detach()[:size])
             parts.append(prediction.first(size))
         gradient = torch.cat(gradients)
         flat = gradient.flatten(1)
         healthy = torch.isfinite(flat).all(1) & (flat != 0).any(1)
         self._count(self.zero_gradients, rows, (~healthy).long())
         standing = self._standing(rows, join(parts), torch.cat(slacks) if slacks else None)
-        return torch.nan_to_num(gradient, 0.0, 0.0, 0.0), standing
+        return Ascent(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), torch.cat(heights), standing)
 
     def confirm(self, rows: Index, images: Images, seen: Standing, *, last: bool = False) -> Standing:
         """How candidates stand with the judge, given how they stood with the source in `gradient`: asked again where that
