@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= odefend-demo
 
-.PHONY: demo test test-slow bench check lint clean
+.PHONY: demo test test-slow bench bench-quick check lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/odefend demo --out $(OUT)
@@ -19,6 +19,9 @@ test-slow: $(VENV)/ready
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python benchmarks/run.py
 	$(VENV)-bench/bin/python benchmarks/attacks.py
+
+bench-quick: $(VENV)-bench/ready
+	$(VENV)-bench/bin/python benchmarks/run.py --quick --seconds 10 --out benchmarks/.cache/quick
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check src tests benchmarks docs

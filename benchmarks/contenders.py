@@ -18,6 +18,8 @@ from odefend.solver import solve
 
 Solve = Callable[[Tensor], Tensor]
 
+EVALUATIONS = 6
+
 
 class ConcatField(nn.Module):
     """The field with the parameters of an `ODEField` and the time as one more channel."""
@@ -59,10 +61,6 @@ class Contenders:
         field, how = ConcatField(self.net), self.how
         return lambda y: odeint_adjoint(field, y, torch.tensor([0.0, 1.0]), **how)[1]
 
-    def torchdiffeq_one_by_one(self) -> Solve:
-        alone = self.torchdiffeq()
-        return lambda y: torch.cat([alone(row[None]) for row in y])
-
     def torchode(self) -> Solve:
         field = ConcatField(self.net)
 
@@ -79,16 +77,15 @@ class Contenders:
 
         return run
 
-    def one_evaluation(self) -> Solve:
-        """The folded field alone, once: times the mean NFE, the floor under any solver."""
-        prepared: list[PreparedField] = []
+    def evaluations(self) -> Solve:
+        """The folded field alone, EVALUATIONS times, one after the other as in a step: divided by these and times the mean NFE,
+        the floor under any solver."""
 
         def run(y: Tensor) -> Tensor:
-            field = (
-                prepared[0] if prepared and not torch.is_grad_enabled() else PreparedField(self.net.field, *y.shape[2:])
-            )
-            prepared[:] = [field]
-            return field(torch.zeros(len(y)), y)
+            field, t = PreparedField(self.net.field, *y.shape[2:]), torch.zeros(len(y))
+            for _ in range(EVALUATIONS):
+                y = field(t, y)
+            return y
 
         return run
 

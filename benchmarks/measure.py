@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def interleaved(tasks: dict[str, Callable[[], None]], seconds: float, most: int)
 def summary(times: list[float]) -> dict[str, float]:
     """Median, least and most, in ms."""
     return {"median": statistics.median(times), "least": min(times), "most": max(times), "rounds": len(times)}
+
+
+@contextmanager
+def busy_machine() -> Iterator[None]:
+    """While it lasts, another process keeps each core busy."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def peak_memory(arguments: list[str]) -> float:

@@ -10,7 +10,7 @@ from odefend.version import BESIDE_ROWS
 SOURCE = Path(__file__).parent.parent / "src" / "odefend"
 
 LAYERS = [
-    {"tensors", "errors", "rng", "version", "progress"},
+    {"tensors", "errors", "rng", "threads", "version", "progress"},
     {"named", "files", "lazy", "seal", "solver", "norms", "intervals"},
     {"dose"},
     {"download", "shards"},

@@ -1,6 +1,9 @@
 """Every method of the solver: the order it claims, standard problems, the ways of asking for a solution."""
 
+import itertools
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -283,6 +286,104 @@ def test_parts_of_a_batch_make_one_answer(monkeypatch):
             torch.testing.assert_close(getattr(parts.log, name), value, rtol=1e-6, atol=1e-12)
         else:
             assert torch.equal(value, getattr(parts.log, name)), name
+
+
+class Turning(torch.nn.Module):
+    """A field that several threads may call at once; notes which do, and with how many samples."""
+
+    concurrent = True
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, t, y, rate):
+        self.calls.append((threading.get_ident(), len(y)))
+        return rate * torch.sin(y + t.view(-1, 1)) - y
+
+
+def in_parts(count=64):
+    """A field, and how to solve it for samples of which each sixteenth asks for many more steps than others."""
+    rate = torch.where(torch.arange(count) % 16 == 5, 60.0, 0.5).double()[:, None]
+    y0, field = torch.linspace(-3, 3, 3 * count, dtype=torch.float64).view(count, 3), Turning()
+    return field, lambda: solve(field, y0, args=(rate,), times=[0.2, 1.0], tolerance=1e-5, log=True, max_steps=100)
+
+
+def equal(one, other):
+    parts = ((found.y, found.path, found.status, *vars(found.stats).values()) for found in (one, other))
+    return all(itertools.starmap(torch.equal, zip(*parts, strict=True))) and all(
+        torch.equal(value, getattr(other.log, name)) for name, value in vars(one.log).items()
+    )
+
+
+def test_what_is_left_of_all_parts_goes_on_together(monkeypatch):
+    """Bit for bit as in one, and f is called for few rows more than for the slow samples alone."""
+    field, run = in_parts()
+    whole, calls = run(), field.calls
+    field.calls = []
+    monkeypatch.setattr(import_module("odefend.solver.solve"), "CACHED_BYTES", 1)
+    with torch.no_grad():
+        assert equal(run(), whole)
+    assert max(rows for _, rows in field.calls) < 32
+    assert sum(rows for _, rows in field.calls) < 1.1 * sum(rows for _, rows in calls)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Sets torch's number of threads for a test in which the smallest states are shared."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(import_module("odefend.solver.shares"), "SHARE_BYTES", 1)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_shares_in_threads_of_their_own_change_no_bit(number, threads):
+    field, run = in_parts()
+
+    def who():
+        return {thread for thread, _ in field.calls}
+
+    whole, field.calls = run(), []
+    threads(number)
+    with torch.no_grad():
+        assert equal(run(), whole)
+    assert len(who()) == number
+    with ThreadPoolExecutor(1) as pool:
+        assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == number
+    field.calls = []
+    run()  # with a graph, which belongs to one thread
+    assert who() == {threading.get_ident()}
+    field.concurrent, field.calls = False, []
+    with torch.no_grad():
+        assert equal(run(), whole)
+    assert who() == {threading.get_ident()}
+
+
+def test_shares_are_computed_as_the_caller_computes(threads):
+    """Without a graph, in the precision that was asked for; and what goes wrong in one goes wrong in all."""
+    threads(2)
+    seen, layer = [], torch.nn.Linear(3, 3)
+
+    class Field(torch.nn.Module):
+        concurrent = True
+
+        def forward(self, t, y):
+            slope = layer(y)
+            seen.append((slope.dtype, slope.requires_grad, torch.is_inference_mode_enabled()))
+            return slope
+
+    y0 = torch.rand(40, 3)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        solve(Field(), y0)
+    assert set(seen) == {(torch.bfloat16, False, False)}
+    seen.clear()
+    with torch.inference_mode():
+        solve(Field(), y0)
+    assert set(seen) == {(torch.float32, False, True)}
+    Field.forward = lambda self, t, y: y[:, :1]
+    with torch.no_grad(), pytest.raises(InvalidInput, match="slope of the state's shape"):
+        solve(Field(), y0)
 
 
 def test_the_smallest_step_is_ten_ulp_of_the_time():

@@ -24,7 +24,7 @@ _AROUND = (
     "verify",
 )
 BESIDE_ROWS = (
-    *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "lazy.py", "__init__.py"),
+    *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "threads.py", "lazy.py", "__init__.py"),
     *("experiments/", "metrics/", "engine/", "ledger/"),
     *(f"evaluation/{name}.py" for name in _AROUND),
 )

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from odefend.attacks.guard import Guard
-from odefend.attacks.problem import Problem, SearchPrecision
+from odefend.attacks.problem import BATCH, Problem, SearchPrecision
 from odefend.errors import InvalidInput, unknown
 from odefend.models import Classifier, check_evaluating, check_ids, check_images, checked_labels
 from odefend.norms import LINF, RMS, Norm, added
 from odefend.progress import Progress, Silent
 from odefend.rng import content_ids
 from odefend.tensors import Counts, Images, Index, Mask, PerImage
+from odefend.threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,15 @@ class Attack(ABC):
             guard,
             self.search_precision,
         )
-        everything = torch.arange(len(images), device=images.device)
         if not len(images):
             return _nothing(images)
+        with threads_for(images[:BATCH].numel()):
+            return self._searched(problem)
+
+    def _searched(self, problem: Problem) -> Adversarial:
+        """What the algorithm finds for the images that are right before it."""
+        images, labels = problem.images, problem.labels
+        everything = torch.arange(len(images), device=images.device)
         right = problem.predict(everything, images).correct(labels)
         rows = right.nonzero()[:, 0]
         found = images.clone()

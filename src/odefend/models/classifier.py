@@ -12,6 +12,7 @@ from odefend.errors import InvalidInput
 from odefend.models.card import Card
 from odefend.solver import Status
 from odefend.tensors import Counts, Images, Index, Labels, Logits, Mask
+from odefend.threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Classifier(nn.Module, ABC):
         """The prediction for each image. Raises InvalidInput for images of the wrong shape, type, precision or range."""
         check_images(images, self.in_channels)
         self._check_precision(images.dtype)
-        return self.classify(images).checked()
+        with threads_for(images.numel()):
+            return self.classify(images).checked()
 
     def _check_precision(self, given: torch.dtype) -> None:
         """Raise InvalidInput for images in single precision where all weights are in double, or the other way round."""

@@ -84,6 +84,7 @@ class PreparedField(nn.Module):
         self.folded = (field.conv1.fold(height, width), field.conv2.fold(height, width))
         # Shapes are dynamic: samples that are done leave the batch.
         self.evaluate = torch.compile(field.evaluate, dynamic=True) if compiled else field.evaluate
+        self.concurrent = not compiled  # for `solver.shares`
 
     def forward(self, t: Tensor, x: State) -> State:
         """dx/dt at times t of shape (B,)."""

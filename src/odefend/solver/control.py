@@ -66,7 +66,8 @@ def error_ratio(norm: Norm, error: State, h: Times, y0: State, y1: State, rtol: 
     if torch.is_grad_enabled():
         return h * size(norm, error / torch.addcmul(atol_, rtol_, torch.maximum(y0.abs(), y1.abs())))
     scale = y1.abs()
-    torch.maximum(scale, y0.abs(), out=scale).mul_(rtol_).add_(atol_)
+    torch.maximum(scale, y0.abs(), out=scale)
+    torch.addcmul(atol_, rtol_, scale, out=scale)
     return h * norm(error.div_(scale))
 
 

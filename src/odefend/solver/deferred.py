@@ -19,8 +19,8 @@ UNDER_WAY = -1
 class DeferredIntegration(Integration):
     """An `Integration` that looks at the statuses only every `every` steps."""
 
-    def __init__(self, steps: Steps, max_steps: int, every: int) -> None:
-        super().__init__(steps, max_steps)
+    def __init__(self, steps: Steps, max_steps: int, at_once: int, every: int) -> None:
+        super().__init__(steps, max_steps, at_once)
         self.every = every
 
     def advance(self, rows: Rows) -> Rows:

@@ -8,8 +8,9 @@ from torch.utils.checkpoint import checkpoint
 
 from odefend.solver.adaptive import AdaptiveSteps
 from odefend.solver.control import ten_ulp
+from odefend.solver.field import PADDED_ROWS
 from odefend.solver.fixed import FixedSteps
-from odefend.solver.rows import NEVER, Rows, all_finite, takes_all
+from odefend.solver.rows import NEVER, Rows, all_finite, same, takes_all
 from odefend.solver.solution import Solution, Statistics, Status, StepLog
 from odefend.solver.step import Attempt
 from odefend.tensors import Counts, Index, Mask, State, Times
@@ -40,19 +41,22 @@ def hopeless(rows: Rows, max_steps: int) -> list[tuple[Status, Mask]]:
 class Integration:
     """One solve forwards in time, and what has come out of it so far.
 
-    `store` is False where the backward pass is to compute the stages of a step again ("checkpoint").
+    At most `at_once` samples are under way at once. `store` is False where the backward pass is to compute the stages of a
+    step again ("checkpoint").
     """
 
     def __init__(
         self,
         steps: Steps,
         max_steps: int,
+        at_once: int,
         *,
         store: bool = True,
         log: bool = False,
         listener: Listener | None = None,
     ) -> None:
-        self.steps, self.max_steps, self.store, self.listener = steps, max_steps, store, listener
+        self.steps, self.max_steps, self.at_once = steps, max_steps, at_once
+        self.store, self.listener = store, listener
         self.finished: list[tuple[Rows, State, Status]] = []
         self.visited: list[tuple[Index, Counts, State]] = []
         self.logged: list[tuple[Tensor, ...]] | None = [] if log else None
@@ -70,17 +74,33 @@ class Integration:
         while times.shape[1] and bool((at_start := rows.wanted == rows.t).any()):
             rows = self.visit(rows, at_start, rows.y[at_start])
         rows = self.finish(rows, rows.t == rows.stop, rows.y, Status.SUCCESS)
-        if len(rows.index):
-            begun = self.steps.begin(rows)
-            broken = ~all_finite(begun.slope)
-            if bool(broken.any()):
-                rows = self.finish(rows, broken, rows.y, Status.NON_FINITE)
-                # As in `advance`: the graph must not hold a broken sample.
-                begun = self.steps.begin(rows) if torch.is_grad_enabled() and len(rows.index) else begun.take(~broken)
-            rows = begun.replace(least=ten_ulp(begun.h.detach()))
-        while len(rows.index):
-            rows = self.advance(rows)
+        parts = rows.parts(self.at_once)
+        begun = map(self.begin, parts)  # each when its turn comes, so that it is in the cache
+        while len(parts) > 1:
+            # Fewer than PADDED_ROWS cost f as much as these: what is left of each goes on with what is left of the others.
+            left = [self.run(part, PADDED_ROWS) for part in begun]
+            parts = begun = left[0].join(*left[1:]).parts(self.at_once)
+        for last in begun:
+            self.run(last, 1)
         return self.collect(finite & (start < stop), times)
+
+    def begin(self, rows: Rows) -> Rows:
+        """The samples with what their steps begin with; those whose slope is not finite leave."""
+        if not len(rows.index):
+            return rows
+        begun = self.steps.begin(rows)
+        broken = ~all_finite(begun.slope)
+        if bool(broken.any()):
+            rows = self.finish(rows, broken, rows.y, Status.NON_FINITE)
+            # As in `advance`: the graph must not hold a broken sample.
+            begun = self.steps.begin(rows) if torch.is_grad_enabled() and len(rows.index) else begun.take(~broken)
+        return begun.replace(least=ten_ulp(begun.h.detach()))
+
+    def run(self, rows: Rows, few: int) -> Rows:
+        """Those of the samples that are still under way when fewer than `few` are."""
+        while len(rows.index) >= few:
+            rows = self.advance(rows)
+        return rows
 
     def finish(self, rows: Rows, done: Mask, y: State, status: Status) -> Rows:
         """Put the samples that are `done` aside, with their state among `y`; the others remain."""
@@ -159,7 +179,9 @@ class Integration:
             there, size, found = self.part(done, rows, h, step)
             self.finished.append((there, self.steps.arrived(there, size, found), Status.SUCCESS))
         y, slope = step.y, step.stages[-1]
-        if not takes_all(accept):
+        if takes_all(accept):
+            y, slope = same(y), same(slope)
+        else:
             here = accept.view(-1, *[1] * (y.ndim - 1))
             y, slope = torch.where(here, y, rows.y), torch.where(here, slope, rows.slope)
         rows = rows.replace(
@@ -173,7 +195,7 @@ class Integration:
     def part(self, chosen: Mask, rows: Rows, h: Times, step: Attempt) -> tuple[Rows, Tensor, Attempt]:
         """The chosen samples before a step, its sizes, and what it found for them."""
         if takes_all(chosen):
-            return rows, h, step
+            return rows.take(chosen), same(h), step.map(same)
         return rows.take(chosen), h[chosen], step.take(chosen.nonzero()[:, 0])
 
     def collect(self, started: Mask, times: Tensor) -> Solution:

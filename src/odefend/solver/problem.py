@@ -26,7 +26,8 @@ SAMPLED = ("start", "stop", "rtol", "atol", "back_rtol", "back_atol", "times")
 
 @dataclass(frozen=True)
 class Plan:
-    """How to integrate; see `solve`. `step` is the size of a fixed-step method's steps."""
+    """How to integrate; see `solve`. `step` is the size of a fixed-step method's steps, `at_once` how many samples to integrate
+    at once."""
 
     tableau: Tableau
     step: float | None
@@ -35,6 +36,7 @@ class Plan:
     gradient: str
     norm: Norm
     log: bool
+    at_once: int
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,10 @@ class Problem:
             steps = FixedSteps(f, plan.tableau, plan.step or 0.0)
         every = LOOK_EVERY.get(self.y0.device.type, 1)
         if every > 1 and not (differentiable or plan.log or listener or self.times.shape[1]):
-            run = DeferredIntegration(steps, plan.max_steps, every)
+            run = DeferredIntegration(steps, plan.max_steps, plan.at_once, every)
         else:
-            run = Integration(steps, plan.max_steps, store=mode != "checkpoint", log=plan.log, listener=listener)
+            store = mode != "checkpoint"
+            run = Integration(steps, plan.max_steps, plan.at_once, store=store, log=plan.log, listener=listener)
         # What is the caller's is not watched, but a view of it.
         y0 = self.y0.view_as(self.y0) if growth else self.y0
         solution = run(y0, self.start, self.stop, self.rtol, self.atol, self.times, self.args)

@@ -1,20 +1,24 @@
 """The samples still under way."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from odefend.solver.field import PADDED_ROWS
 from odefend.tensors import Counts, Index, Mask, State, Times
 
 
 def takes_all(chosen: Mask) -> bool:
-    """Whether a choice of samples need not be carried out because it takes all.
+    """Whether a choice of samples takes all, and `same` is as good as carrying it out."""
+    return bool(chosen.all())
 
-    Never where a graph is recorded: the order in which gradients are summed up, and with it their last bits, would
-    depend on what the neighbours do.
-    """
-    return not torch.is_grad_enabled() and bool(chosen.all())
+
+def same(values: Tensor) -> Tensor:
+    """These values; where a graph is recorded through a view, which leaves the order in which gradients are summed up, and with it
+    their last bits, as it is where some samples are chosen: it does not depend on what the neighbours do."""
+    return values.view_as(values) if torch.is_grad_enabled() else values
 
 
 def all_finite(values: Tensor) -> Mask:
@@ -54,19 +58,34 @@ class Rows:
     def take(self, chosen: Mask) -> "Rows":
         """The chosen samples."""
         if takes_all(chosen):
-            return self
+            return self.map(same)
         rows = chosen.nonzero()[:, 0]
-        own = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "args"}
-        return Rows(**own, args=tuple(arg[rows] for arg in self.args))
+        return self.map(lambda values: values[rows])
 
-    def join(self, other: "Rows") -> "Rows":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        """The same with all tensors changed."""
+        own = {name: change(value) for name, value in vars(self).items() if name != "args"}
+        return Rows(**own, args=tuple(change(arg) for arg in self.args))
+
+    def join(self, *others: "Rows") -> "Rows":
         """These samples and those."""
-        own = {
-            field.name: torch.cat([getattr(self, field.name), getattr(other, field.name)])
-            for field in fields(self)
-            if field.name != "args"
-        }
-        return Rows(**own, args=tuple(torch.cat(pair) for pair in zip(self.args, other.args, strict=True)))
+        everyone = [vars(rows) for rows in (self, *others)]
+        own = {name: torch.cat([rows[name] for rows in everyone]) for name in everyone[0] if name != "args"}
+        return Rows(
+            **own, args=tuple(torch.cat(parts) for parts in zip(*(rows["args"] for rows in everyone), strict=True))
+        )
+
+    def parts(self, most: int) -> list["Rows"]:
+        """These samples in parts of about equal size, of at most so many each unless that were less than PADDED_ROWS."""
+        count = min(-(-len(self.index) // most), len(self.index) // PADDED_ROWS)
+        if count <= 1:
+            return [self]
+        cut = {name: value.tensor_split(count) for name, value in vars(self).items() if name != "args"}
+        args = [arg.tensor_split(count) for arg in self.args]
+        return [
+            Rows(**{name: pieces[k] for name, pieces in cut.items()}, args=tuple(arg[k] for arg in args))
+            for k in range(count)
+        ]
 
     def replace(self, **changes: Tensor) -> "Rows":
         """The same samples with some of their values changed."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from odefend.solver.control import Norm, Tolerance, rms, tolerances
 from odefend.solver.field import PADDED_ROWS
 from odefend.solver.methods import METHODS
 from odefend.solver.problem import Plan, Problem
+from odefend.solver.shares import in_threads, shares
 from odefend.solver.solution import Solution, Statistics, StepLog
 from odefend.solver.step import VectorField
 from odefend.tensors import State, Times
@@ -95,7 +97,8 @@ def solve(
     if not batch:
         return _nothing(y0, wanted, log)
     problem = Problem(f, y0, start, stop, rtol, atol, *back, wanted, tuple(args))
-    plan = Plan(METHODS[method], step, max_steps, end == "clip", gradient, norm, log)
+    rows = _at_once(f, y0, stored=torch.is_grad_enabled() and gradient not in RECOMPUTED)
+    plan = Plan(METHODS[method], step, max_steps, end == "clip", gradient, norm, log, rows)
     adjoint = gradient == "adjoint" and torch.is_grad_enabled()
     parameters = [p for p in f.parameters() if p.requires_grad] if isinstance(f, nn.Module) else []
     if adjoint:
@@ -105,22 +108,24 @@ def solve(
         whole, shared = problem.as_one_sample(), (*parameters, *(arg for arg in args if arg.requires_grad))
         solution = Adjoint(whole, plan, shared, published=True).solve() if adjoint else whole.integrate(plan)
         return _for_each(solution, batch)
-    parts = problem.parts(_part_rows(y0, stored=torch.is_grad_enabled() and gradient not in RECOMPUTED))
     if adjoint:
-        return _joined([Adjoint(part, plan, tuple(parameters), published=False).solve() for part in parts])
-    return _joined([part.integrate(plan) for part in parts])
+        return Adjoint(problem, plan, tuple(parameters), published=False).solve()
+    parts = problem.parts(-(-batch // shares(f, y0)))
+    return _joined(in_threads([partial(part.integrate, plan) for part in parts]))
 
 
-def _part_rows(y0: State, *, stored: bool) -> int:
+def _at_once(f: VectorField, y0: State, *, stored: bool) -> int:
     """How many samples to integrate at once.
 
-    On a CPU as many as keep a state within the cache; all where the steps are stored for the backward pass, which
-    reads them from memory anyway.
+    On a CPU as many as keep a state within the caches of the cores at work; all where the steps are stored for the backward
+    pass, which reads them from memory anyway.
     """
     size = y0[0].numel() * y0.element_size()
     if stored or y0.device.type != "cpu" or not size:
         return len(y0)
-    return max(PADDED_ROWS, CACHED_BYTES // size)
+    # Shares are of one core each.
+    cores = 1 if shares(f, y0) > 1 else torch.get_num_threads()
+    return max(PADDED_ROWS, cores * CACHED_BYTES // size)
 
 
 def _check(y0: Any, method: str, step: float | None, end: str, gradient: str, coupling: str, max_steps: int) -> None:

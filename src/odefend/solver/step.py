@@ -22,20 +22,25 @@ class _Move(torch.autograd.Function):
         ctx.weights = weights
         # The terms are needed for h alone, and themselves rather than their sum, so that h's gradient is differentiable.
         ctx.save_for_backward(h, *(terms if ctx.needs_input_grad[2] else ()))
-        total = weighted_sum(weights, terms)
-        return torch.addcmul(y, h, total, out=total)
+        # The first weight goes into the scale, which is one number per sample: that costs no pass over the state.
+        first, *others = terms
+        if not others:
+            return torch.addcmul(y, h * weights[0], first)
+        total = torch.add(first, others[0], alpha=weights[1] / weights[0])
+        for weight, term in zip(weights[2:], others[1:], strict=True):
+            total.add_(term, alpha=weight / weights[0])
+        return torch.addcmul(y, h * weights[0], total, out=total)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,), (h, *terms) = grads, ctx.saved_tensors
         for_h = (grad * weighted_sum(ctx.weights, terms)).flatten(1).sum(1).view_as(h) if terms else None
-        scaled = grad * h
         wanted = ctx.needs_input_grad[3:]
         return (
             None,
             grad,
             for_h,
-            *(scaled * weight if want else None for weight, want in zip(ctx.weights, wanted, strict=True)),
+            *(grad * (h * weight) if want else None for weight, want in zip(ctx.weights, wanted, strict=True)),
         )
 
 
@@ -77,7 +82,11 @@ class Attempt:
 
     def take(self, rows: Index) -> "Attempt":
         """The same for some of the samples."""
-        return Attempt(self.y[rows], tuple(stage[rows] for stage in self.stages))
+        return self.map(lambda state: state[rows])
+
+    def map(self, change: Callable[[State], State]) -> "Attempt":
+        """The same with all states changed."""
+        return Attempt(change(self.y), tuple(change(stage) for stage in self.stages))
 
     def error(self, tableau: Tableau) -> State:
         """The embedded estimate of the local error of an adaptive method, per unit of step size."""

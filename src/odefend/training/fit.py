@@ -16,6 +16,7 @@ from odefend.files import locked, make_folder
 from odefend.models import IMAGE_MODELS, Card, ImageCard, ImageModel, save
 from odefend.models.checkpoint import read_card, sha256
 from odefend.progress import Progress, Silent
+from odefend.threads import threads_for
 from odefend.training.loop import Training
 from odefend.training.measure import make_card, make_image_card
 from odefend.training.recipe import Recipe
@@ -30,7 +31,8 @@ def train(recipe: Recipe, folder: Path, progress: Progress | None = None, **devi
 
     A training that is finished is not repeated. About once a minute and after each epoch the state is written to
     `folder`/NAME.state; a training that was stopped, in whatever way, goes on from there and ends with the same weights (same
-    device and number of threads).
+    device and number of threads, which the card tells; on a CPU it is what `odefend.threads` finds when the training begins,
+    unless OMP_NUM_THREADS says it).
 
     devices: Fabric's own arguments, `accelerator`, `devices`, `num_nodes`, `strategy`; default: one device, the best there
     is. Steps, and so results, differ between numbers of devices by rounding and by the draws of dropout.
@@ -64,12 +66,19 @@ def _train(recipe: Recipe, folder: Path, fabric: Fabric, progress: Progress) -> 
     saver = Saver(folder / f"{recipe.name}.state", recipe)
     with torch.random.fork_rng():
         training = Training(recipe, fabric, saver)
-        try:
-            training.run(progress)
-        except KeyboardInterrupt as error:
-            if saver.path.exists():
-                raise Stopped from error
-            raise
+        with threads_for(training.values):
+            try:
+                training.run(progress)
+            except KeyboardInterrupt as error:
+                if saver.path.exists():
+                    raise Stopped from error
+                raise
+            _keep(training, folder, fabric, saver, progress)
+
+
+def _keep(training: Training, folder: Path, fabric: Fabric, saver: Saver, progress: Progress) -> None:
+    """Write the net with its card, and drop the state."""
+    recipe = training.recipe
     if fabric.is_global_zero:
         net, device = training.kept(), _named(fabric)
         if isinstance(net, ImageModel):
@@ -109,11 +118,12 @@ def try_out(recipe: Recipe, steps: int, progress: Progress | None = None, **devi
             raise InvalidInput(f"steps: expected 1 ... {training.batches - 1}, fewer than an epoch has, got {steps}.")
         progress.stage(f"try {recipe.name}", steps + 1)
         times, loss = [], 0.0
-        for done in range(steps + 1):
-            began = time.perf_counter()
-            loss = training.learn() / recipe.batch_size
-            times.append(time.perf_counter() - began)
-            progress.advance(done + 1, f"{times[-1]:.2f} s a step")
+        with threads_for(training.values):
+            for done in range(steps + 1):
+                began = time.perf_counter()
+                loss = training.learn() / recipe.batch_size
+                times.append(time.perf_counter() - began)
+                progress.advance(done + 1, f"{times[-1]:.2f} s a step")
     return Trial(sum(times[1:]) / steps, recipe.epochs * training.batches, _named(fabric), loss)
 
 

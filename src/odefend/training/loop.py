@@ -49,6 +49,11 @@ class Training:
         self.state = (saver and saver.resume(net, optimizer, rate.scheduler)) or State()
         self.state.begin()
 
+    @property
+    def values(self) -> int:
+        """How many values the images of a batch have."""
+        return self.recipe.batch_size * self.data.images[0].numel()
+
     def run(self, progress: Progress) -> None:
         """Go on to the end of the last epoch."""
         recipe, state = self.recipe, self.state
