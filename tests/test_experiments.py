@@ -197,6 +197,24 @@ def test_attacks_that_know_a_detector_have_its_threshold(rows):
     assert sorted(made["past"].unique()) == ["margin", "noise, 0.1"] and made["guard"].null_count() == 0
 
 
+def test_an_attack_knows_the_detectors_beside_the_model_that_it_attacks(experiment):
+    both = read_experiment(
+        TOML.replace(", tolerance = []", "").replace(
+            'on = "trained"\nknowing = ["margin", "noise, 0.1"]',
+            'on = ["trained", "res"]\nknowing = ["margin", "beside res"]',
+        )
+        + '[detectors."beside res"]\ndetector = "one-pass-margin"\nmodel = "res"\n'
+    )
+    known = {"margin-threshold": LEVELS, "beside res-threshold": LEVELS}
+    labels = [task.label for task in Expansion(both, known).crafts("past")]
+    assert {(one.model, one.past) for one in labels} == {("trained", "margin"), ("res", "beside res")}
+
+
+def test_what_solves_nothing_is_not_attacked_along_other_solves(experiment):
+    text = TOML.replace(", tolerance = []", "").replace('on = "trained"\nsource', 'on = ["trained", "res"]\nsource')
+    assert {task.label.model for task in Expansion(read_experiment(text)).crafts("bim")} == {"trained"}
+
+
 def test_nothing_is_done_twice(experiment, rows):
     found, _, folder = rows
     again = Rows.read(run(experiment, folder, Silent(), workers=1), "trial")
@@ -295,6 +313,7 @@ def test_paired_sides_are_compared_image_by_image(experiment, rows):
         (("count = 12", "cuont = 12"), UnknownName, "count"),
         (('on = "trained"\nsource', 'on = "traned"\nsource'), UnknownName, "trained"),
         (('knowing = ["margin", "noise, 0.1"]', 'knowing = "margins"'), UnknownName, "margin"),
+        (('on = "trained"\nknowing', 'on = "res"\nknowing'), UnknownName, "model of detector margin"),
         (('of = "doses"', 'of = "dose"'), UnknownName, "doses"),
         (('attack = "bim"', 'attack = "bmi"'), UnknownName, "bim"),
         (("tolerance = [1e-3, 1e-1]", "tolerance = [1e-3, -1]"), InvalidInput, "tolerance"),

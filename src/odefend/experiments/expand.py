@@ -151,7 +151,9 @@ class Expansion:
         part, found = self.experiment.attacks[name], list[Task]()
         seed = self.experiment.seed if part.seed is None else part.seed
         for model, (spec, attack) in self._attacked(part):
-            for aware, detector, alarms in self._aware(part):
+            if isinstance(part.source, SourcePart) and part.source.model is None and not spec.solves:
+                continue  # What solves nothing cannot be solved otherwise.
+            for aware, detector, alarms in self._aware(part, model):
                 data = part.data or self.experiment.models[model].data
                 label = Label("craft", model, name, data, part.role, detector, alarms)
                 for images in self.slices(data, part.count):
@@ -173,11 +175,13 @@ class Expansion:
         given = {key: value for key, value in changes.items() if key in source.model_fields_set}
         return _solved_as(base, given)
 
-    def _aware(self, part: AttackPart) -> Iterator[tuple[DetectorAware | None, str | None, float | None]]:
-        """What the attacker knows of detectors: nothing, or each with its threshold for each share of false alarms."""
+    def _aware(self, part: AttackPart, model: str) -> Iterator[tuple[DetectorAware | None, str | None, float | None]]:
+        """What the attacker of a model knows of detectors: nothing, or each beside it with its threshold for each share of false
+        alarms."""
         if not part.knowing:
             yield None, None, None
-        for name, alarms, how in product(several(part.knowing), several(part.alarms), several(part.combination)):
+        beside = [name for name in several(part.knowing) if self.experiment.detectors[name].model == model]
+        for name, alarms, how in product(beside, several(part.alarms), several(part.combination)):
             if (derived := name + THRESHOLD) not in self.values:
                 raise NotKnown(derived)
             threshold, scale = self.values[derived][alarms]

@@ -85,12 +85,15 @@ class AttackPart(Part):
     epsilon: OneOrMore[Radius] = Field(default=(), description="radius of the ball, for an attack that has one")
     on: OneOrMore[str] = Field(description="models attacked")
     source: str | SourcePart | None = Field(
-        default=None, description="whose gradients are followed: a model, or changes"
+        default=None,
+        description="whose gradients are followed: a model, or changes to how a net with a solver is solved",
     )
     draws: Annotated[int, Field(ge=0)] = Field(
         default=0, description="of a random defense, averaged for the gradient; the judge's are others"
     )
-    knowing: OneOrMore[str] = Field(default=(), description="detectors that have to be passed as well")
+    knowing: OneOrMore[str] = Field(
+        default=(), description="detectors of the attacked models that have to be passed as well"
+    )
     alarms: OneOrMore[Share] = Field(default=0.05, description="false alarms that their thresholds are set for")
     combination: OneOrMore[Literal["selective", "orthogonal", "joint"]] = Field(
         default="selective", description="how the gradients of model and detector are combined"
@@ -157,6 +160,9 @@ class Cell(Part):
     scale: float | None = None
     sigma: float | None = None
     alarms: float | None = None
+    radius: OneOrMore[Radius] | None = Field(
+        default=None, description="L2 distance within which certificates hold; several are points of a curve"
+    )
     role: OneOrMore[str] | None = None
 
 
@@ -195,7 +201,7 @@ class TablePart(Part):
         default={}, description="numbers in print by the head of their column, one for each row"
     )
     source: str = Field(default="", description="where those stand")
-    note: str = ""
+    note: str = Field(default="", description="in which {images} stands for those that the table is about")
 
 
 class Line(Cell):

@@ -95,7 +95,9 @@ def check_names(experiment: Experiment, where: str = "experiment") -> None:
         source = attack.source if isinstance(attack.source, str) else attack.source and attack.source.model
         named("model", source, experiment.models, at)
         for detector in several(attack.knowing):
-            named("data", experiment.detectors[detector].calibration, experiment.data, f"detectors.{detector}")
+            beside = experiment.detectors[detector]
+            named("data", beside.calibration, experiment.data, f"detectors.{detector}")
+            named(f"model of detector {detector}", beside.model, several(attack.on), at)
     for name, model in experiment.models.items():
         used = any(name in several(one.on) and one.data is None for one in experiment.attacks.values())
         named("data", model.data if used else (), experiment.data, f"models.{name}")

@@ -13,6 +13,7 @@ import polars as pl
 from odefend import intervals
 from odefend.errors import InvalidInput
 from odefend.intervals import Interval
+from odefend.metrics.certified import certified
 from odefend.metrics.detection import threshold
 from odefend.metrics.rows import Rows, attacked, fooled
 
@@ -78,7 +79,8 @@ class PerImage(Metric):
     def over(self, rows: Rows, others: Rows) -> Interval:
         ours, theirs = self._paired(rows, others)
         if self.estimate is intervals.median:
-            return intervals.median(ours / theirs)
+            finite = np.isfinite(ours) & np.isfinite(theirs)
+            return intervals.median(ours[finite] / theirs[finite])
         return intervals.mean_ratio(ours, theirs)
 
     def _paired(self, rows: Rows, others: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +141,18 @@ def _hits(rows: Rows, column: str) -> pl.DataFrame:
     return broken.group_by("image").agg(value=pl.col(column).min().cast(pl.Float64))
 
 
+def _distances(rows: Rows) -> pl.DataFrame:
+    """How far each image that the model had right was moved to break it; infinite where none of the attacks did."""
+    far = pl.when("success").then("l2").otherwise(np.inf)
+    return attacked(rows.crafted).group_by("image").agg(value=far.min().cast(pl.Float64))
+
+
+def _answers(rows: Rows, judged: pl.Expr, certified: pl.Expr) -> pl.DataFrame:
+    """A number of each answer, whether a model or a smoothed one gave it."""
+    both = (rows.judged.select("image", value=judged), rows.certified.select("image", value=certified))
+    return _mean(pl.concat(both, how="vertical_relaxed"), pl.col("value"))
+
+
 def broken(rows: Rows) -> pl.DataFrame:
     """For each image that the model had right, whether an attack broke it: by the attacked model's own answer, or before the models
     that judged it; of random ones, the share of draws fooled by the worst attack (see `worst_draws`)."""
@@ -175,13 +189,15 @@ def worst_draws(judged: pl.DataFrame, hit: pl.Expr) -> pl.DataFrame:
 
 
 def robust(rows: Rows) -> pl.DataFrame:
-    """For each image whether it is answered rightly when clean, and no attack of the cell changes that. An answer that was given up
-    is not a right one."""
-    right = _mean(_clean(rows), pl.col("correct"))
-    missing = attacked_or_wrong(rows)
-    each = right.join(missing, on="image", how="semi").join(
-        lost(rows).rename({"value": "lost"}), on="image", how="left"
-    )
+    """For each image that every attack of the cell was tried on, whether it is answered rightly when clean, and no attack changes
+    that. An answer that was given up is not a right one."""
+    return robust_anywhere(rows).join(attacked_or_wrong(rows), on="image", how="semi")
+
+
+def robust_anywhere(rows: Rows) -> pl.DataFrame:
+    """The same for each image that any attack was tried on, under those that were: an upper bound."""
+    right = _mean(_clean(rows), pl.col("correct")).join(rows.crafted, on="image", how="semi")
+    each = right.join(lost(rows).rename({"value": "lost"}), on="image", how="left")
     return each.select("image", value=pl.min_horizontal("value", 1 - pl.col("lost").fill_null(1 - pl.col("value"))))
 
 
@@ -212,6 +228,14 @@ def evaded(rows: Rows) -> pl.DataFrame:
     return both.group_by("image").agg(value=(pl.col("success") & pl.col("accepted")).any().cast(pl.Float64))
 
 
+def robust_with_rejection(rows: Rows) -> pl.DataFrame:
+    """For each image whether it is answered rightly and accepted by the detector when clean, and no attack of the cell on both of
+    them changes that."""
+    accepted = _mean(rows.scored.filter(pl.col("kind") == "clean"), pl.col("score") <= level(rows))
+    both = robust(rows).join(accepted, on="image", suffix="_accepted")
+    return both.select("image", value=pl.min_horizontal("value", "value_accepted"))
+
+
 def alarms(kind: str) -> Callable[[Rows], pl.DataFrame]:
     """For each image of a kind whether the detector alarms."""
 
@@ -225,28 +249,30 @@ def alarms(kind: str) -> Callable[[Rows], pl.DataFrame]:
 METRICS: Mapping[str, Metric] = {
     "accuracy": PerImage(lambda rows: _mean(_clean(rows), pl.col("correct"))),
     "error": PerImage(lambda rows: _mean(_clean(rows), ~pl.col("correct"))),
-    "abstention": PerImage(lambda rows: _mean(rows.judged, pl.col("status") != 0)),
+    "abstention": PerImage(lambda rows: _answers(rows, pl.col("status") != 0, pl.col("prediction") < 0)),
     "success": PerImage(
         lambda rows: attacked(rows.crafted).group_by("image").agg(value=pl.col("success").cast(pl.Float64).max())
     ),
     "fooled": PerImage(broken),
     "robust accuracy": PerImage(robust),
+    "robust accuracy, all images": PerImage(robust_anywhere),
+    "robust accuracy with rejection": PerImage(robust_with_rejection),
     "recovered": PerImage(recovered),
     "L2": PerImage(lambda rows: _hits(rows, "l2"), "3", intervals.mean),
-    "median L2": PerImage(lambda rows: _hits(rows, "l2"), "3", intervals.median),
+    "median L2": PerImage(_distances, "3", intervals.median),
     "L-inf": PerImage(lambda rows: _hits(rows, "linf"), "3", intervals.mean),
     "MSE": PerImage(lambda rows: _hits(rows, "mse"), "5", intervals.mean),
     "gradients": PerImage(lambda rows: _mean(attacked(rows.crafted), pl.col("gradient_calls")), "0", intervals.mean),
     "forward passes": PerImage(
         lambda rows: _mean(attacked(rows.crafted), pl.col("forward_calls")), "0", intervals.mean
     ),
-    "NFE": PerImage(lambda rows: _mean(rows.judged, pl.col("nfe")), "1", intervals.mean),
+    "NFE": PerImage(lambda rows: _answers(rows, pl.col("nfe"), pl.col("nfe")), "1", intervals.mean),
     "largest NFE": PerImage(lambda rows: _mean(rows.judged, pl.col("nfe")), "plain", largest),
     "AUROC": Area(),
     "detected": PerImage(alarms("adversarial")),
     "false alarms": PerImage(alarms("clean")),
     "benign alarms": PerImage(alarms("benign")),
     "evasion": PerImage(evaded),
-    "certified": PerImage(lambda rows: _mean(rows.certified, pl.col("correct"))),
+    "certified": PerImage(certified),
 }
 """Metrics by name; a study may bring functions of its own."""

@@ -22,6 +22,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 }
 """The tables, and the columns that have another name in them than in a cell."""
 
+ASKED = {"alarms": "allowed", "radius": "radius"}
+"""What a cell says of its metric rather than of rows, and the field that keeps it; of several values the least."""
+
 OF_ATTACKS = ("attack", "epsilon", "attacked_at", "scale", "role")
 """What only attacked images have."""
 
@@ -41,6 +44,8 @@ class Rows:
     traced: pl.DataFrame
     allowed: float = 0.05
     """The share of false alarms that thresholds of detectors are set for."""
+    radius: float = 0.0
+    """The L2 distance within which certificates have to hold."""
 
     @classmethod
     def read(cls, ledger: Ledger, experiment: str | None = None) -> "Rows":
@@ -66,7 +71,8 @@ class Rows:
         them in, as attacks that know no detector are left in beside those that know one, and calibration images beside all.
         """
         parts = {name: self._part(name, cell) for name in COLUMNS}
-        return replace(self, **parts, allowed=self.allowed if cell.get("alarms") is None else cell["alarms"])
+        given = {field: min(_several(cell[name])) for name, field in ASKED.items() if cell.get(name) is not None}
+        return replace(self, **parts, **given)
 
     def of_images(self, images: Collection[str]) -> "Rows":
         """The rows of these images."""
@@ -98,10 +104,14 @@ class Rows:
         for name, value in cell.items():
             column = COLUMNS[table].get(name, name)
             # What was crafted is no measure's.
-            if value is None or column not in rows.columns or (table, name) == ("crafted", "measure"):
+            if (
+                value is None
+                or name == "radius"
+                or column not in rows.columns
+                or (table, name) == ("crafted", "measure")
+            ):
                 continue
-            wanted = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            found = pl.col(column).is_in(wanted, nulls_equal=True)
+            found = pl.col(column).is_in(_several(value), nulls_equal=True)
             if name in OF_ATTACKS and "crafted" in rows.columns:
                 found |= pl.col("crafted").is_null()
             if column in ("past", "alarms"):
@@ -110,6 +120,10 @@ class Rows:
                 found |= pl.col("kind") == "calibration"
             rows = rows.filter(found)
         return rows
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def small(rows: pl.DataFrame) -> pl.DataFrame:

@@ -73,7 +73,7 @@ def text(value: Interval, how: str) -> str:
             f"{100 * one.value - 100:+.1f} % [{100 * one.low - 100:+.1f}, {100 * one.high - 100:+.1f}]"
         ),
         "n": lambda one: str(one.n),
-        "plain": lambda one: f"{one.value:.0f}",
+        "plain": lambda one: f"{one.value:,.0f}",
     }
     if how not in shows:
         raise unknown("way to show a number", how, [*shows, "3"])

@@ -28,6 +28,7 @@ WORDS = {
     "epsilon": "radius epsilon",
     "scale": "s: the adversarial perturbation times this",
     "sigma": "sigma of the input noise",
+    "radius": "L2 radius",
 }
 """What axes are called."""
 

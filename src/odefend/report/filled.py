@@ -10,6 +10,7 @@ from odefend.experiments.expand import several
 from odefend.experiments.parts import Cell, Experiment, Row, TablePart
 from odefend.metrics.rows import OF_ATTACKS, Rows
 from odefend.report.cells import Filled, fill, wanted
+from odefend.report.images import those
 from odefend.report.table import Table
 
 NAMED = {"model": "models", "attack": "attacks", "detector": "detectors", "data": "data"}
@@ -33,7 +34,7 @@ def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
         columns.append(column.head)
         for line, filled in zip(body, cells, strict=True):
             line.append(filled[number].text)
-    return Table(part.title, tuple(columns), tuple(map(tuple, body)), _note(part), _numbers(part, cells))
+    return Table(part.title, tuple(columns), tuple(map(tuple, body)), _note(part, rows), _numbers(part, cells))
 
 
 def _common(part: TablePart, rows: Rows, cells: Sequence[Cell]) -> set[str]:
@@ -42,8 +43,11 @@ def _common(part: TablePart, rows: Rows, cells: Sequence[Cell]) -> set[str]:
     return set.intersection(*filter(None, tried)) if any(tried) else set()
 
 
-def _note(part: TablePart) -> str:
-    return " ".join(one for one in (part.note, f"Published: {part.source}." if part.source else "") if one)
+def _note(part: TablePart, rows: Rows) -> str:
+    mine = rows.where(wanted(part.where))
+    images = {one for tried in (mine.crafted, mine.judged, mine.certified) for one in tried["image"].cast(pl.String)}
+    note = part.note.replace("{images}", those(images))
+    return " ".join(one for one in (note, f"Published: {part.source}." if part.source else "") if one)
 
 
 def _numbers(part: TablePart, cells: Sequence[Sequence[Filled]]) -> tuple[dict[str, Any], ...]:
