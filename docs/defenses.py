@@ -1,4 +1,4 @@
-"""Fill the tables of docs/defenses.md, and draw its figures, from the rows in results/defenses* and results/hardened*.
+"""Fill the tables of defenses at test time in docs/defenses.md, and draw its figure, from the rows in results/defenses*.
 
 python docs/defenses.py                                    write them anew
 python docs/defenses.py FOLDER defenses-mnist              first take the rows of that study from its folder
@@ -14,11 +14,11 @@ from pages import fill
 
 from odefend.evaluation import Ledger
 from odefend.report.tuning import operating_points
-from odefend.report.withstood import certified, withstood
-from odefend.studies import defenses, defenses_report, hardened, hardened_report
+from odefend.report.withstood import withstood
+from odefend.studies import defenses, defenses_report
 
 HERE = Path(__file__).parent
-PAGE, WITHSTOOD, CERTIFIED = HERE / "defenses.md", HERE / "defenses.svg", HERE / "certified.svg"
+PAGE, WITHSTOOD = HERE / "defenses.md", HERE / "defenses.svg"
 
 
 def place(study: str, name: str) -> Path:
@@ -37,15 +37,6 @@ def on_trial() -> dict[str, tuple[defenses.Setup, defenses_report.Rows, list[def
     return found
 
 
-def of_hardened() -> dict[str, tuple[hardened.Setup, hardened_report.Rows]]:
-    """The committed studies of hardened nets."""
-    return {
-        name: (setup, hardened_report.Rows.of(Ledger(place("hardened", name))))
-        for name, setup in hardened.SETUPS.items()
-        if place("hardened", name).exists()
-    }
-
-
 def parts() -> dict[str, str]:
     """The page's tables, by study, data and title."""
     found = {}
@@ -55,17 +46,13 @@ def parts() -> dict[str, str]:
         paths = [place("defenses", name) / "points" / f"{defense}.json" for defense in setup.defenses]
         points = operating_points([json.loads(path.read_text(encoding="utf-8")) for path in paths])
         found[points.title] = points.markdown
-    for setup, rows in of_hardened().values():
-        for table in hardened_report.summary(rows, setup):
-            found[table.title] = table.markdown
     return found
 
 
 def figures() -> dict[Path, str]:
-    """The page's figures, on white so that they read on dark pages as well."""
+    """The page's figure, on white so that it reads on dark pages as well."""
     trials = {setup.net: defenses_report.withstood(rows, tried) for setup, rows, tried in on_trial().values()}
-    curves = {setup.data: hardened_report.curves(rows, setup) for setup, rows in of_hardened().values()}
-    drawn = {WITHSTOOD: withstood(trials), CERTIFIED: certified(curves)}
+    drawn = {WITHSTOOD: withstood(trials)}
     return {path: text.replace("<svg ", '<svg style="background: white" ', 1) + "\n" for path, text in drawn.items()}
 
 

@@ -18,9 +18,12 @@ from odefend.studies import STUDIES
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-PAGES = {"attacks.md": ("presets", "attacks")}
+PAGES = {"attacks.md": ("presets", "attacks"), "defenses.md": ("hardened", "hardened-mnist")}
 """The studies that fill each page; parts are marked by the title of the table."""
-FIGURES: dict[str, tuple[str, str]] = {}
+FIGURES = {
+    "certified.svg": ("hardened", "Certified accuracy by radius on digits"),
+    "certified-mnist.svg": ("hardened-mnist", "Certified accuracy by radius on mnist"),
+}
 """The study and the title of each figure that is a file of its own."""
 
 
@@ -30,11 +33,14 @@ def rows_of(study: str) -> Rows:
 
 
 def parts(page: str) -> dict[str, str]:
-    """The tables of a page, by their titles."""
+    """The tables of a page, by their titles; none of what was not run."""
     found = {}
     for study in PAGES[page]:
         experiment, rows = STUDIES[study](), rows_of(study)
-        found |= {part.title: table(part, rows, experiment).markdown for part in experiment.tables}
+        for part in experiment.tables:
+            filled = table(part, rows, experiment)
+            if any(one["n"] for line in filled.numbers for one in line.values()):
+                found[part.title] = filled.markdown
     return found
 
 

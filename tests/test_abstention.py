@@ -7,7 +7,6 @@ from odefend.evaluation.compare import compare
 from odefend.evaluation.robustness import worst_case
 from odefend.metrics import METRICS
 from odefend.metrics.rows import Rows
-from odefend.studies import hardened_report
 
 # Of ten images one was wrong before, four fool the net, two make its solver give up, and three are answered rightly.
 WRONG, FOOLED, GIVEN_UP = [True] + [False] * 9, [False] + [True] * 4 + [False] * 5, [0] * 5 + [1] * 2 + [0] * 3
@@ -40,8 +39,6 @@ SHOWN = (
 def test_the_worst_case_counts_only_answers():
     judged = SHOWN.clear()
     assert worst_case(MADE, judged, "n", 1e-3, 0.1).value == pytest.approx(3 / 9)
-    rows = hardened_report.Rows(MADE, judged, judged, judged)
-    assert rows.stands("n", 0.1, ("PGD",))["stands"].sum() == 3
 
 
 def test_a_comparison_counts_only_answers():

@@ -8,10 +8,16 @@ from odefend.progress import Silent
 from odefend.report.filled import table
 from odefend.studies import STUDIES
 from odefend.studies.attacks import attacks
+from odefend.studies.hardened import hardened
 from odefend.studies.presets import presets
+from odefend.studies.robustness import Effort
 
 SHORT = {"steps": 3, "binary_search_steps": 2, "learning_rate": 0.2, "initial_constant": 10.0}
+PAIR, NOISE = ("digits-res-adversarial", "digits-res"), (("digits-res-noise", 0.25, "input"),)
+QUICK = Effort(steps=2, restarts=1, auto_steps=2, queries=5, draws=20, calibration=20)
 SMOKE = {
+    "hardened": hardened(2, nets=PAIR, smoothed=NOISE, rejecting={"digits-res": "one-pass-margin"}, effort=QUICK),
+    "hardened-mnist": hardened(2, "digits", PAIR, NOISE, {}, QUICK, (0.5, 1.0, 0.5), name="hardened-mnist"),
     "attacks": attacks(4, "digits-oon", "digits", 64, SHORT, SHORT, calibration=20, detectors=["one-pass-margin"]),
     "presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2})),
 }

@@ -9,7 +9,7 @@ from odefend.studies.hardening import harden
 
 def run_harden(
     net: str,
-    way: str,
+    method: str,
     strength: float,
     minutes: float,
     out: Path,
@@ -20,7 +20,7 @@ def run_harden(
 ) -> None:
     """A hardening, and the table of what it changed."""
     with showing(quiet) as progress:
-        found = harden(net, way, strength, minutes, out, progress, images, workers)
+        found = harden(net, method, strength, minutes, out, progress, images, workers)
     if as_json:
         print_json(
             {"weights": str(found.weights), "ledger": str(found.ledger.folder), "table": table_json(found.table)}

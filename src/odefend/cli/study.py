@@ -18,8 +18,6 @@ from odefend.studies import (
     defenses_report,
     detectors,
     detectors_report,
-    hardened,
-    hardened_report,
 )
 
 
@@ -46,20 +44,12 @@ def _defenses(data: str, out: Path, images: int, progress: Progress, workers: in
     return ledger, defenses_report.summary(defenses_report.Rows.of(ledger, setup.name), setup, tried)
 
 
-def _hardened(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
-    setup = _sized(hardened.SETUPS[data], images, "thorough", "standard", "certified", "refused")
-    ledger = hardened.measure(out, setup, progress, workers)
-    return ledger, hardened_report.summary(hardened_report.Rows.of(ledger, setup.name), setup)
-
-
 STUDIES = {
     "detectors": (partial(_detectors, "digits"), 300),
     "detectors-matched": (partial(_detectors, "matched"), 300),
     "detectors-mnist": (partial(_detectors, "mnist"), 300),
     "defenses": (partial(_defenses, "digits"), 200),
     "defenses-mnist": (partial(_defenses, "mnist"), 200),
-    "hardened": (partial(_hardened, "digits"), 200),
-    "hardened-mnist": (partial(_hardened, "mnist"), 200),
 }
 """Studies by name, with the number of images that each takes by itself."""
 

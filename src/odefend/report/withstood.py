@@ -1,4 +1,4 @@
-"""Figures of what nets withstand: defenses beside noise, and certified accuracy by radius."""
+"""A figure of what defenses withstand, beside noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from odefend.intervals import Interval
-from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, line, panelled, svg
+from odefend.report.drawing import GREY, ORANGE, RED, panelled, svg
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,3 @@ def withstood(groups: Mapping[str, Sequence[Withstood]]) -> str:
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
     return svg(figure, "What defenses withstand")
-
-
-def certified(groups: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[Interval]]]]) -> str:
-    """Certified accuracy by radius: a panel for each data set, a curve for each net."""
-    figure, panels = panelled(4.9 * len(groups), 4.4, len(groups))
-    for axes, (title, curves) in zip(panels, groups.items(), strict=True):
-        for (label, (radii, values)), color in zip(
-            curves.items(), (BLUE, GREY, GREEN, ORANGE, PURPLE, RED), strict=False
-        ):
-            line(axes, radii, values, color, label)
-        axes.set(xlabel="L2 radius", title=title, ylim=(-3, 103))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
-    panels[0].set_ylabel("right and certified, %")
-    return svg(figure, "Certified accuracy by radius")

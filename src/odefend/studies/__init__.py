@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 
 from odefend.experiments import Experiment
 from odefend.studies.attacks import attacks
+from odefend.studies.hardened import hardened, hardened_mnist
 from odefend.studies.presets import presets
 
 STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "attacks": attacks,
+    "hardened": hardened,
+    "hardened-mnist": hardened_mnist,
     "presets": presets,
 }

@@ -1,299 +1,198 @@
-"""Nets that were trained to withstand attacks, beside twins that were not: in balls under attacks of every kind, certified by
-smoothing, and allowed to refuse.
+"""Nets trained to be robust beside twins trained on clean images: in L-inf balls under attacks of every kind, certified by
+smoothing, and with a detector by which they reject."""
 
-It reads from top to bottom like an experiment section. Every number of its tables comes from rows of the ledger.
-"""
+import math
+from collections.abc import Mapping, Sequence
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import polars as pl
-
-from odefend.attacks import PGD, PRESETS, Attack, AutoAttack
-from odefend.evaluation import (
-    Certify,
-    Condition,
-    Craft,
-    Defended,
-    Guarded,
-    Judge,
-    Ledger,
-    Runner,
-    Screen,
-    Slice,
-    View,
-    Watch,
-    shards,
+from odefend.experiments import (
+    AttackPart,
+    Cell,
+    Column,
+    DataPart,
+    DetectorPart,
+    Experiment,
+    FigurePart,
+    Line,
+    MeasurePart,
+    ModelPart,
+    Row,
+    TablePart,
 )
-from odefend.evaluation.detection import threshold
-from odefend.evaluation.ledger import canonical, digest
-from odefend.evaluation.plan import work
-from odefend.evaluation.unit import Unit
-from odefend.evaluation.views import as_trained, opened_net
-from odefend.models import weights_digest
-from odefend.progress import Progress
-from odefend.version import code_version
+from odefend.metrics.certified import provable
+from odefend.studies.robustness import ALARMS, ALPHA, Effort, certificates, in_balls, past_rejection, radii, smoothed_by
 
-ALARMS = (0.01, 0.05)
-"""Shares of clean images that may be refused."""
-
-
-@dataclass(frozen=True)
-class Smoothed:
-    """A net to be certified under noise of a standard deviation, in the image or in the state."""
-
-    net: str
-    sigma: float
-    where: str = "input"
-
-    @property
-    def label(self) -> str:
-        """What tables call it."""
-        return f"{self.net}, sigma {self.sigma:g} in the {'image' if self.where == 'input' else 'state'}"
+EPSILONS, RADII = (0.1, 0.2, 0.3), (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+NETS = ("digits-oon-adversarial", "digits-oon", "digits-res-adversarial", "digits-res")
+SMOOTHED = (
+    ("digits-oon-noise", 0.25, "input"),
+    ("digits-oon", 0.25, "input"),
+    ("digits-res-noise", 0.25, "input"),
+    ("digits-oon-state-noise", 0.5, "state"),
+    ("digits-oon", 0.5, "state"),
+)
+REJECTING: dict[str, str] = dict.fromkeys(("digits-oon-ccat", "digits-res-ccat"), "confidence")
+REJECTING |= dict.fromkeys(("digits-oon-adversarial", "digits-res-adversarial", "digits-oon"), "one-pass-margin")
 
 
-@dataclass(frozen=True)
-class Setup:
-    """The size of the study. `nets`, the hardened beside their twins, are attacked in L-inf balls of these radii by PGD of so many
-    `steps` on cross-entropy and on the margin, by Square of so many `queries`, APGD and FAB of `auto` steps (the first `thorough`
-    images), and by attackers who follow other solves of an ODE net, or another net; on the first `thorough` images, by C&W in L2;
-    and on the first `standard` ones, in the largest ball, by AutoAttack as it is published.
-
-    `smoothed` are certified on `certified` images with so many `draws`, at level `alpha`. `refusing`: nets with the detector by
-    which they refuse; thresholds are set on `calibration` validation images, and `refused` test images are attacked in balls of
-    these `radii`. `sample`: the seed by which images are drawn from each split.
-    """
-
-    data: str
-    nets: tuple[str, ...]
-    smoothed: tuple[Smoothed, ...] = ()
-    refusing: tuple[tuple[str, str], ...] = ()
-    epsilons: tuple[float, ...] = (0.1, 0.2, 0.3)
-    images: int = 200
-    thorough: int = 100
-    steps: int = 40
-    restarts: int = 2
-    auto: int = 30
-    queries: int = 1000
-    standard: int = 0
-    certified: int = 200
-    draws: int = 500
-    alpha: float = 0.001
-    refused: int = 100
-    radii: tuple[float, ...] = (0.1, 0.2)
-    calibration: int = 200
-    shard: int = 50
-    sample: int | None = 0
-
-    @property
-    def name(self) -> str:
-        """Of this size of the study, so that rows of two sizes in one folder are not mixed."""
-        names = (*self.nets, *(one.net for one in self.smoothed), *(net for net, _ in self.refusing))
-        nets = {net: weights_digest(opened_net(net)) for net in names}
-        return f"hardened-{digest({'setup': repr(self), 'nets': nets, 'version': code_version()})[:8]}"
-
-    def slices(self, count: int, split: str = "test") -> list[Slice]:
-        """Images of a split, in shards."""
-        return shards(self.data, split, count, self.shard, self.sample)
-
-
-SETUPS = {
-    "digits": Setup(
-        "digits",
-        ("digits-oon-adversarial", "digits-oon", "digits-res-adversarial", "digits-res"),
-        (
-            Smoothed("digits-oon-noise", 0.25),
-            Smoothed("digits-oon", 0.25),
-            Smoothed("digits-res-noise", 0.25),
-            Smoothed("digits-oon-state-noise", 0.5, "state"),
-            Smoothed("digits-oon", 0.5, "state"),
+def hardened(
+    images: int = 200,
+    data: str = "digits",
+    nets: Sequence[str] = NETS,
+    smoothed: Sequence[tuple[str, float, str]] = SMOOTHED,
+    rejecting: Mapping[str, str] = REJECTING,
+    effort: Effort = Effort(),  # noqa: B008
+    shares: tuple[float, float, float] = (0.5, 1.0, 0.0),
+    name: str = "hardened",
+) -> Experiment:
+    """`nets` are attacked on so many test images, those `smoothed` by noise of a standard deviation in the input or the state are
+    certified, and those `rejecting` by a detector are attacked together with it. `shares` of the images: for attacks that take
+    longer, for certificates, and for AutoAttack's standard version."""
+    few, certified, standard = (math.ceil(share * images) for share in shares)
+    rejection = {f"{how} of {net}": DetectorPart(detector=how, model=net) for net, how in rejecting.items()}
+    proven, undefended = smoothed_by(smoothed), tuple(dict.fromkeys((*nets, *rejecting)))
+    balls = in_balls(nets, EPSILONS, effort, few)
+    past = past_rejection(rejection, EPSILONS[:2], effort, few) if rejecting else {}
+    attacks = balls | {"C&W": AttackPart(attack=f"{data}-l2", on=tuple(nets), count=few)} | past
+    if standard:
+        attacks["AutoAttack"] = AttackPart(attack="autoattack", epsilon=max(EPSILONS), on=tuple(nets), count=standard)
+    return Experiment(
+        name=name,
+        title=f"Nets trained to be robust, on {data}",
+        data={
+            "test": DataPart(set=data, count=images, sample=0),
+            "calibration": DataPart(set=data, split="validation", count=effort.calibration, sample=0),
+        },
+        models={net: ModelPart(net=net) for net in undefended} | proven,
+        detectors=rejection,
+        attacks=attacks,
+        measures={
+            "clean": MeasurePart(measure="predict", models=undefended),
+            "certified": certificates(proven, certified, effort),
+            **({"scores": MeasurePart(measure="score")} if rejecting else {}),
+        },
+        tables=(
+            ball_table(data, tuple(nets), tuple(balls), effort, few),
+            distance_table(data, tuple(nets), few),
+            *([autoattack_table(data, tuple(nets), tuple(balls))] if standard else []),
+            certificate_table(data, tuple(proven), effort),
+            *([rejection_table(data, rejection, tuple(past), effort)] if rejecting else []),
         ),
-        (
-            ("digits-oon-ccat", "confidence"),
-            ("digits-res-ccat", "confidence"),
-            ("digits-oon-adversarial", "one-pass-margin"),
-            ("digits-res-adversarial", "one-pass-margin"),
-            ("digits-oon", "one-pass-margin"),
+        figures=(
+            FigurePart(
+                title=f"Certified accuracy by radius on {data}",
+                x="radius",
+                y="certified accuracy",
+                where=Cell(metric="certified", measure="certified"),
+                lines=tuple(Line(label=model, model=model, radius=radii(smoothed, effort)) for model in proven),
+            ),
         ),
-        thorough=100,
-    ),
-    "mnist": Setup(
-        "mnist",
-        ("mnist-mix-adversarial", "mnist-mix", "mnist-mix-matched-adversarial", "mnist-mix-matched"),
-        (Smoothed("mnist-mix-noise", 0.5), Smoothed("mnist-mix", 0.5)),
-        thorough=32,
-        standard=32,
-        restarts=1,
-        certified=100,
-    ),
-}
-"""The sizes that the study is run at."""
-
-
-def tried(setup: Setup) -> tuple[str, ...]:
-    """What every net meets in a ball, in the order of tables."""
-    return ("PGD", "PGD, margin", "adaptive", *(("Square", "APGD and FAB") if setup.thorough else ()))
-
-
-def attacks(setup: Setup, epsilon: float) -> tuple[tuple[str, Attack, int], ...]:
-    """The attacks by a net's own answers: name, attack, and on how many images."""
-    pgd = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
-    ours = (("PGD", pgd, setup.images), ("PGD, margin", replace(pgd, loss="margin"), setup.images))
-    if not setup.thorough:  # Only the others need pyautoattack.
-        return ours
-    auto = AutoAttack(epsilon, steps=setup.auto, queries=setup.queries)
-    # The parts of AutoAttack, as long as the setup says.
-    return (
-        *ours,
-        ("Square", replace(auto, attacks=("square",)), setup.thorough),
-        ("APGD and FAB", replace(auto, attacks=("apgd-ce", "apgd-t", "fab-t")), setup.thorough),
     )
 
 
-def sources(setup: Setup, net: str) -> list[View]:
-    """Whose gradients one follows who suspects those of a net of leading nowhere: tighter and looser solves, fixed steps, another
-    net."""
-    own = as_trained(net)
-    others = [as_trained(other) for other in setup.nets if other != net]
-    if own.tolerance is None:
-        return others[:1]
-    return [
-        replace(own, tolerance=1e-5),
-        replace(own, tolerance=1e-1),
-        replace(own, method="rk4", step=0.1),
-        *others[:1],
-    ]
+def hardened_mnist(images: int = 200) -> Experiment:
+    """On MNIST, where a gradient costs more: from one start, and longer attacks and certificates on fewer images."""
+    nets = ("mnist-mix-adversarial", "mnist-mix", "mnist-mix-matched-adversarial", "mnist-mix-matched")
+    smoothed = (("mnist-mix-noise", 0.5, "input"), ("mnist-mix", 0.5, "input"))
+    once, shares = Effort(restarts=1), (0.16, 0.5, 0.16)
+    return hardened(images, "mnist", nets, smoothed, {}, once, shares, name="hardened-mnist")
 
 
-def in_balls(setup: Setup) -> list[Craft]:
-    """Every attack on every net at every radius."""
-    found = []
-    for net in setup.nets:
-        for epsilon in setup.epsilons:
-            for name, attack, count in attacks(setup, epsilon):
-                found += [Craft(name, attack, as_trained(net), images) for images in setup.slices(count)]
-            blind = PGD(epsilon, steps=setup.steps // 2)
-            found += [
-                Craft("adaptive", blind, as_trained(net), images, source)
-                for source in sources(setup, net)
-                for images in setup.slices(setup.images)
-            ]
-    return found
+def ball_table(data: str, nets: tuple[str, ...], attacks: tuple[str, ...], effort: Effort, few: int) -> TablePart:
+    """Robust accuracy by net and radius, under each attack and under all."""
+    surrogates = tuple(name for name in attacks if " along " in name or " from " in name)
+    by = [Column(head=name, metric="robust accuracy", attack=name) for name in attacks if name not in surrogates]
+    by.insert(2, Column(head="PGD along surrogates", metric="robust accuracy", attack=surrogates))
+    return TablePart(
+        title=f"Robust accuracy in L-inf balls on {data}",
+        rows=("model", "epsilon"),
+        heads=("net", "radius"),
+        where=Cell(model=nets, attack=attacks, measure="clean"),
+        columns=(
+            Column(head="clean", metric="accuracy"),
+            *by,
+            Column(head="all attacks", metric="robust accuracy, all images"),
+            Column(head="all attacks, on images that met each", metric="robust accuracy"),
+        ),
+        note=f"Of {{images}}. PGD: {effort.steps} steps, restarts: {effort.restarts}, on cross-entropy or the margin (the loss of "
+        f"C&W). Surrogates: PGD of {effort.steps // 2} steps along other solves of an ODE net (1e-5, 0.1, rk4 in steps of 0.1) "
+        f"and along another net. Through pyautoattack, on {few} images: Square of {effort.queries} queries, and APGD (on "
+        f"cross-entropy, at targets) and FAB of {effort.auto_steps} steps; AutoAttack's standard version has 5000 and 100. All "
+        "attacks: the worst case for each image over those that it met. Images that met no part of AutoAttack may look better than "
+        "they are; the last column leaves them out.",
+    )
 
 
-def nearest(setup: Setup) -> list[Craft]:
-    """How far C&W (arXiv 1608.04644), which knows no ball, moves the images that break a net."""
-    if not setup.thorough:
-        return []
-    search = PRESETS[f"{setup.data}-l2"].attack
-    return [
-        Craft("C&W", search, as_trained(net), images) for net in setup.nets for images in setup.slices(setup.thorough)
-    ]
+def distance_table(data: str, nets: tuple[str, ...], images: int) -> TablePart:
+    """How far C&W moves the images that fool each net."""
+    return TablePart(
+        title=f"Distances that C&W needs on {data}",
+        rows=("model",),
+        heads=("net",),
+        where=Cell(model=nets, attack="C&W"),
+        columns=(Column(head="success", metric="success"), Column(head="median L2", metric="median L2", show="2")),
+        note=f"C&W by the preset {data}-l2, which minimizes L2 without a ball, on those of {images} test images that the net has "
+        "right. In the median an image that was not broken is infinitely far. An upper bound: a longer search comes nearer.",
+    )
 
 
-def by_autoattack(setup: Setup) -> list[Craft]:
-    """The standard version of AutoAttack, to stand beside what is published of other nets."""
-    return [
-        Craft("AutoAttack", AutoAttack(max(setup.epsilons)), as_trained(net), images)
-        for net in setup.nets
-        for images in setup.slices(setup.standard)
-    ]
+def autoattack_table(data: str, nets: tuple[str, ...], attacks: tuple[str, ...]) -> TablePart:
+    """Robust accuracy under the standard version of AutoAttack, to stand beside what is published of other nets."""
+    return TablePart(
+        title=f"Robust accuracy under AutoAttack on {data}",
+        rows=("model",),
+        heads=("net",),
+        where=Cell(model=nets, attack="AutoAttack", epsilon=max(EPSILONS)),
+        same_images=True,
+        columns=(
+            Column(head=f"AutoAttack, radius {max(EPSILONS):g}", metric="robust accuracy"),
+            Column(head="and all attacks in this ball", metric="robust accuracy", attack=(*attacks, "AutoAttack")),
+        ),
+        note="On images that met each attack. AutoAttack: its standard version (Croce & Hein, arXiv 2003.01690).",
+    )
 
 
-def clean(setup: Setup) -> list[Judge]:
-    """Every net before clean images."""
-    return [
-        Judge("clean", as_trained(net), images, (Condition(as_trained(net).tolerance),))
-        for net in dict.fromkeys((*setup.nets, *(net for net, _ in setup.refusing)))
-        for images in setup.slices(setup.images)
-    ]
+def certificate_table(data: str, models: tuple[str, ...], effort: Effort) -> TablePart:
+    """Certified accuracy by model and radius."""
+    return TablePart(
+        title=f"Certified accuracy on {data}",
+        rows=("model",),
+        heads=("net",),
+        where=Cell(model=models, measure="certified"),
+        columns=(
+            *(Column(head=f"L2 radius {radius:g}", metric="certified", radius=radius) for radius in RADII),
+            Column(head="abstention", metric="abstention"),
+            Column(head="NFE per image", metric="NFE", show="plain"),
+        ),
+        note=f"Right and certified, of {{images}}; {effort.draws} draws, alpha {ALPHA:g}. So many draws prove no more than "
+        f'{provable(effort.draws, ALPHA):.2f} sigma ("-": beyond that). Radii are of images: what is proven of states, and the '
+        "most that can be, is divided by the norm of the stem. A net without a solver evaluates no field.",
+    )
 
 
-def certificates(setup: Setup) -> list[Certify]:
-    """What smoothing proves."""
-    return [
-        Certify(
-            one.label,
-            replace(
-                as_trained(one.net), defense=Defended("smoothing", canonical({"sigma": one.sigma, "where": one.where}))
+def rejection_table(
+    data: str, rejection: Mapping[str, DetectorPart], attacks: tuple[str, ...], effort: Effort
+) -> TablePart:
+    """Robust accuracy with rejection, under attacks on net and detector together."""
+    rows = (
+        Row(label=(one.model, one.detector, f"{100 * alarms:g} %"), model=one.model, detector=name, alarms=alarms)
+        for name, one in rejection.items()
+        for alarms in ALARMS
+    )
+    return TablePart(
+        title=f"Rejection on {data}, under attacks on net and detector together",
+        heads=("net", "detector", "alarms allowed"),
+        rows=tuple(rows),
+        where=Cell(measure=("clean", "scores"), attack=attacks),
+        columns=(
+            Column(head="clean images rejected", metric="false alarms"),
+            Column(head="clean accuracy", metric="accuracy"),
+            *(
+                Column(head=f"robust, radius {radius:g}", metric="robust accuracy with rejection", epsilon=radius)
+                for radius in EPSILONS[:2]
             ),
-            images,
-            draws=setup.draws,
-            alpha=setup.alpha,
-        )
-        for one in setup.smoothed
-        for images in setup.slices(setup.certified)
-    ]
-
-
-def screens(setup: Setup) -> list[Screen]:
-    """Clean images before the detectors by which nets refuse."""
-    images = [*setup.slices(setup.calibration, "validation"), *setup.slices(max(setup.images, setup.refused))]
-    return [Screen("clean", as_trained(net), some, Watch(name)) for net, name in setup.refusing for some in images]
-
-
-def past_refusal(setup: Setup, limits: dict[tuple[str, float], tuple[float, float]]) -> list[Craft]:
-    """Attacks on net and refusal together; `limits`: threshold and scale by net and alarms."""
-    return [
-        Craft(
-            refusal(way, allowed),
-            attack,
-            as_trained(net),
-            images,
-            guard=Guarded(Watch(name), *limits[net, allowed], "joint" if way == "joint" else "selective"),
-        )
-        for net, name in setup.refusing
-        for epsilon in setup.radii
-        for allowed in ALARMS
-        for way, attack in attacks_past_refusal(setup, epsilon).items()
-        for images in setup.slices(setup.refused)
-    ]
-
-
-def attacks_past_refusal(setup: Setup, epsilon: float) -> dict[str, PGD]:
-    """The attacks on net and refusal by what is peculiar to each: how the gradients are joined, or small steps with momentum on
-    the margin from the clean image, which come farther where a net was trained to be unsure away from it."""
-    usual = PGD(epsilon, steps=setup.steps, restarts=setup.restarts)
-    steps = 5 * setup.steps // 2
-    small = PGD(epsilon, steps=steps, step_size=2.5 * epsilon / steps, loss="margin", momentum=0.9, random_start=False)
-    return {"selective": usual, "joint": usual, "small steps": small}
-
-
-def refusal(way: str, allowed: float) -> str:
-    """The experiment of an attack on net and refusal."""
-    return f"refusal, {way}, {allowed:g}"
-
-
-def limits(setup: Setup, scored: pl.DataFrame) -> dict[tuple[str, float], tuple[float, float]]:
-    """(threshold, scale) of each refusing net for each share of alarms, from the scores of calibration images; the scale is their
-    spread between the 5th and the 95th percentile."""
-    found = {}
-    for net, name in setup.refusing:
-        rows = scored.filter((pl.col("net") == net) & (pl.col("detector") == name))
-        held_out = rows.filter(pl.col("kind") == "calibration")["score"]
-        low, high = (float(held_out.quantile(share) or 0.0) for share in (0.05, 0.95))
-        for allowed in ALARMS:
-            found[net, allowed] = (threshold(rows, name, allowed), max(high - low, 1e-3))
-    return found
-
-
-def measure(folder: Path, setup: Setup, progress: Progress, workers: int | None = None) -> Ledger:
-    """Do whatever is not yet in the ledger at `folder`; returns the ledger."""
-    guess = dict.fromkeys(((net, allowed) for net, _ in setup.refusing for allowed in ALARMS), (0.0, 1.0))
-    # What is cheap first: a study that was stopped has something of everything.
-    first: list[Unit] = [*clean(setup), *screens(setup), *certificates(setup)]
-    second: list[Unit] = [*nearest(setup), *in_balls(setup), *by_autoattack(setup)]
-    done = sum(map(work, first))
-    progress.stage("hardened nets", done + sum(map(work, [*second, *past_refusal(setup, guess)])))
-    with Runner(folder, workers) as runner:
-        _run(runner, setup, first, progress.advance)
-        third = past_refusal(setup, limits(setup, runner.ledger.read("scored", setup.name)))
-        _run(runner, setup, third, lambda more: progress.advance(done + more))
-        done += sum(map(work, third))
-        _run(runner, setup, second, lambda more: progress.advance(done + more))
-    return runner.ledger
-
-
-def _run(runner: Runner, setup: Setup, units: Sequence[Unit], tell: Callable[[float], None]) -> None:
-    runner.run([(unit, work(unit)) for unit in units], tell, setup.name)
+        ),
+        note="Robust: of the attacked images, those that the net has right and the detector accepts, and for which no attack finds "
+        f"an image that is wrong and accepted: PGD of {effort.steps} steps with the gradients joined in two ways, restarts: "
+        f"{effort.restarts}, and of {5 * effort.steps // 2} small steps with momentum on the margin, from the clean image. "
+        f"Thresholds: conformal, from {effort.calibration} validation images.",
+    )

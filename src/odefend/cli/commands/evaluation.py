@@ -166,9 +166,9 @@ def study(
     **defenses** (an hour) and **defenses-mnist** (hours), every defense of digits-oon and mnist-oon at settings tuned on validation
     images: before attackers who know nothing of it, or all but its draws, and beside noise of the same dose and cost.
 
-    **hardened** and **hardened-mnist** (an hour each): nets trained against attacks beside their twins in L-inf balls under PGD,
-    Square, AutoAttack and along other solves; certificates by smoothing; refusing, under attacks on net and refusal together.
-    They need the extra "attacks".
+    **hardened** and **hardened-mnist** (an hour each): nets trained against attacks beside twins that were not, in L-inf balls
+    under PGD, Square, AutoAttack and gradients of surrogates; certified accuracy by smoothing; robust accuracy with rejection,
+    under attacks on net and detector together. They need the extra "attacks".
 
     **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
     """

@@ -57,7 +57,7 @@ def train(
 
 def harden(
     net: Annotated[str, typer.Argument(help="A net of the zoo, or a .safetensors file with its card.")],
-    way: Annotated[
+    method: Annotated[
         str, typer.Option(help="adversarial: against PGD in a ball; smoothing: under noise, for certificates.")
     ] = "adversarial",
     strength: Annotated[
@@ -65,7 +65,7 @@ def harden(
     ] = 0.1,
     minutes: Annotated[float, typer.Option(min=0.0, help="For the training; measuring comes on top.")] = 30.0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for weights and ledger; default: odefend-harden-NET-WAY.")
+        Path | None, typer.Option(help="Folder for weights and ledger; default: odefend-harden-NET-METHOD.")
     ] = None,
     images: Annotated[int, typer.Option(min=2, help="Test images to measure both nets on.")] = 200,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that measure; default: one per core.")] = None,
@@ -73,18 +73,18 @@ def harden(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a net further so that it withstands more, and show what that won and what it cost.
+    """Train a net further so that it becomes more robust, and show what that gained and what it cost.
 
     A few steps tell how many epochs fit into the minutes. The net is trained from its own weights, on its own data and by its
     own solver, against attacks (Madry et al., arXiv 1706.06083) or under noise (Cohen et al., arXiv 1902.02918), and then
-    measured beside what it was: clean accuracy, accuracy under the worst of several attacks, certified accuracy, evaluations of
+    measured beside what it was: clean accuracy, robust accuracy under several attacks, certified accuracy, evaluations of
     the ODE. Stopped in whatever way, it goes on when called again.
     """
     from odefend.cli.hardening import run_harden
 
     use_data(data_dir)
-    folder = out or Path(f"odefend-harden-{Path(net).stem}-{way}")
-    run_harden(net, way, strength, minutes, folder, images, workers, quiet, as_json)
+    folder = out or Path(f"odefend-harden-{Path(net).stem}-{method}")
+    run_harden(net, method, strength, minutes, folder, images, workers, quiet, as_json)
 
 
 def recipes(as_json: AsJson = False) -> None:
