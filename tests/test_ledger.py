@@ -17,22 +17,27 @@ from limits import full_disk
 
 from odefend import intervals
 from odefend.attacks import PGD
-from odefend.defenses import LogUniform
+from odefend.engine import Craft, DefenseSpec, ModelSpec, Predict, Runner, Slice, Task
+from odefend.engine.verify import verify
 from odefend.errors import InvalidInput, OutputError
-from odefend.evaluation import Condition, Craft, Defended, Judge, Ledger, Runner, Slice, View
-from odefend.evaluation.compare import compare
-from odefend.evaluation.ledger import READERS
-from odefend.evaluation.schema import COLUMNS, LABELS, TABLES
-from odefend.evaluation.verify import verify
+from odefend.ledger import Label, Ledger
+from odefend.ledger.schema import COLUMNS, LABELS, TABLES
+from odefend.ledger.storage import READERS
 
-UNIT = Craft("try", PGD(0.2, steps=3), View("digits-oon", 1e-3), Slice("digits", "test", 0, 20), trial="PGD")
+UNIT = Craft(PGD(0.2, steps=3), ModelSpec("digits-oon", 1e-3), Slice("digits", "test", 0, 20))
+FOR = Label("craft", "net", "PGD")
+
+
+def done(folder, *units, workers=1, experiment="first"):
+    """The ledger at a folder, once units ran into it."""
+    with Runner(folder, workers) as runner:
+        runner.run([Task(unit, FOR) for unit in units], lambda _: None, experiment)
+    return runner.ledger
 
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory):
-    with Runner(tmp_path_factory.mktemp("ledger"), 1) as runner:
-        runner.run([(UNIT, 1.0)], lambda _: None, "first")
-    return runner.ledger
+    return done(tmp_path_factory.mktemp("ledger"), UNIT)
 
 
 def test_every_column_has_a_meaning():
@@ -42,9 +47,9 @@ def test_every_column_has_a_meaning():
 
 
 def test_queries(ledger):
-    found = ledger.query("select trial, count(*) as n, sum(cast(success as int)) as hits from crafted group by trial")
-    assert found.to_dicts() == [{"trial": "PGD", "n": 20, "hits": int(ledger.read("crafted")["success"].sum())}]
-    assert ledger.query("select evaluation from labels")["evaluation"].to_list() == ["first"]
+    found = ledger.query("select attack, count(*) as n, sum(cast(success as int)) as hits from crafted group by attack")
+    assert found.to_dicts() == [{"attack": "PGD", "n": 20, "hits": int(ledger.read("crafted")["success"].sum())}]
+    assert ledger.query("select experiment from labels")["experiment"].to_list() == ["first"]
     with pytest.raises(InvalidInput, match="ledger columns"):
         ledger.query("select colour from crafted")
     with pytest.raises(InvalidInput, match="The tables are crafted, judged, scored, certified, traced, labels"):
@@ -77,18 +82,16 @@ def test_no_column_is_called_as_what_a_query_may_not_read():
 def test_ledgers_of_two_machines_become_one(ledger, tmp_path):
     """Each has a shard that the other lacks, and one that both have."""
     other = replace(UNIT, images=Slice("digits", "test", 20, 30))
-    with Runner(tmp_path / "other", 1) as runner:
-        runner.run([(UNIT, 1.0), (other, 1.0)], lambda _: None, "first")
-    target = Ledger(tmp_path / "target")
-    assert target.merge(ledger) == 1 and target.merge(runner.ledger) == 1 and target.merge(runner.ledger) == 0
+    second, target = done(tmp_path / "other", UNIT, other), Ledger(tmp_path / "target")
+    assert target.merge(ledger) == 1 and target.merge(second) == 1 and target.merge(second) == 0
     for table in TABLES:
-        assert target.read(table, "first").equals(runner.ledger.read(table, "first"))
-    assert torch.equal(target.read_images(other.key), runner.ledger.read_images(other.key))
+        assert target.read(table, "first").equals(second.read(table, "first"))
+    assert torch.equal(target.read_images(other.key), second.read_images(other.key))
     path = next((tmp_path / "other" / "crafted").glob(f"{other.key}*"))
     path.write_bytes(path.read_bytes()[:99])
     fresh = Ledger(tmp_path / "fresh")
     with pytest.raises(OutputError, match=f"{other.key}.*damaged"):
-        fresh.merge(runner.ledger)
+        fresh.merge(second)
     assert not fresh.has("crafted", other.key)
 
 
@@ -165,14 +168,13 @@ def test_packed_shards_are_the_same_rows(ledger, tmp_path):
     shard = next((tmp_path / "crafted").iterdir())
     content = shard.read_bytes()
     assert packed.pack() == 1 and not shard.exists() and packed.pack() == 0
-    assert packed.has("crafted", UNIT.key) and UNIT.done(packed)
+    assert packed.has("crafted", UNIT.key)
     assert packed.read("crafted").equals(ledger.read("crafted"))
     assert packed.read_shard("crafted", UNIT.key).equals(ledger.read_shard("crafted", UNIT.key))
     shard.write_bytes(content)
     assert packed.read("crafted").equals(ledger.read("crafted")), "a shard that is packed already does not count twice"
     shard.unlink()
-    with Runner(tmp_path, 1) as runner:
-        runner.run([(UNIT, 1.0), (other, 1.0)], lambda _: None, "first")
+    done(tmp_path, UNIT, other)
     assert packed.read("crafted").height == 30 and packed.pack() == 1 and packed.read("crafted").height == 30
     part = next((tmp_path / "crafted").glob("part-*"))
     part.write_bytes(part.read_bytes()[:99])
@@ -193,31 +195,27 @@ def test_verification_finds_what_was_altered(ledger, tmp_path, test_digits):
     assert verify(copy, sample=20).contradicted == ((UNIT.key, broken["image"]),)
 
 
-EIGHT, LOOSE = Slice("digits", "test", 0, 8), View("digits-oon", 0.1)
+EIGHT, LOOSE = Slice("digits", "test", 0, 8), ModelSpec("digits-oon", 0.1)
 DEFENSES = (
-    (Defended("input-noise", '{"sigma":0.3}'), 2),
-    (Defended("random-tolerance", '{"distribution":{"low":1.0,"high":100.0}}'), 0),
-    (Defended("averaged", '{"defense":{"name":"input-noise","sigma":0.2},"draws":2}'), 0),
-    (Defended("bit-depth", '{"bits":1}'), 0),
+    (DefenseSpec("input-noise", '{"sigma":0.3}'), 2),
+    (DefenseSpec("random-tolerance", '{"distribution":{"low":1.0,"high":100.0}}'), 0),
+    (DefenseSpec("averaged", '{"defense":{"name":"input-noise","sigma":0.2},"draws":2}'), 0),
+    (DefenseSpec("bit-depth", '{"bits":1}'), 0),
 )
 
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
-    """Nets behind several defenses, as they draw and averaged over draws, by another method, and under every kind of condition."""
-    views = [View("digits-oon", 0.1, method="rk4", step=0.5), View("digits-res")]
-    views += [replace(LOOSE, defense=one, draws=draws) for one, draws in DEFENSES]
-    noisy = (Condition(0.1, sigma=0.3, draw=1), Condition(0.1, random=LogUniform(1.0, 100.0), draw=2))
-    craft = Craft("try", PGD(0.25, steps=1), LOOSE, EIGHT)
-    units = [craft, Judge("try", LOOSE, EIGHT, (*noisy, Condition(10.0)), craft, seed=5)]
-    for view in views:
-        # Followed is the bare net, so only the view itself tells who judged.
-        craft = Craft("try", PGD(0.25, steps=1), view, EIGHT, None if view.net == "digits-res" else LOOSE)
-        shown = (Condition(draw=3), Condition(draw=4)) if view.defense else (Condition(view.tolerance),)
-        units += [craft, Judge("try", replace(view, draws=0), EIGHT, shown, craft)]
-    with Runner(tmp_path_factory.mktemp("varied"), 1) as runner:
-        runner.run([(unit, 1.0) for unit in units], lambda _: None)
-    return runner.ledger
+    """Nets behind several defenses, as they draw and averaged over draws, by another method in steps, and at another tolerance."""
+    models = [replace(LOOSE, method="rk4", step=0.5), ModelSpec("digits-res")]
+    models += [replace(LOOSE, defense=one, draws=draws) for one, draws in DEFENSES]
+    craft = Craft(PGD(0.25, steps=1), LOOSE, EIGHT)
+    units: list[Craft | Predict] = [craft, Predict(replace(LOOSE, tolerance=10.0), EIGHT, craft)]
+    for model in models:
+        # Followed is the bare net, so only the model itself tells who judged.
+        craft = Craft(PGD(0.25, steps=1), model, EIGHT, None if model.net == "digits-res" else LOOSE)
+        units += [craft, Predict(replace(model, draws=0), EIGHT, craft, draws=(3, 4) if model.defense else (0,))]
+    return done(tmp_path_factory.mktemp("varied"), *units)
 
 
 def test_verification_asks_each_net_as_it_was_asked(varied):
@@ -247,50 +245,9 @@ def test_rows_that_do_not_tell_enough_are_left_out(ledger, tmp_path):
     old = Ledger(tmp_path)
     old.merge(ledger)
     for path in (tmp_path / "crafted").glob("*.parquet"):
-        pl.read_parquet(path).drop("step", "draws").with_columns(schema_version=pl.lit(4, pl.Int64)).write_parquet(path)
+        pl.read_parquet(path).drop("model_spec").with_columns(schema_version=pl.lit(6, pl.Int64)).write_parquet(path)
     found = verify(old)
     assert found.compared == 0 and found.left_out == ledger.rows("crafted").filter(~pl.col("initially_wrong")).height
-
-
-def crafted(stands, trial="PGD", at=1e-3, wrong=None):
-    n = len(stands)
-    return pl.DataFrame(
-        {
-            "image": [f"i{i}" for i in range(n)],
-            "trial": trial,
-            "epsilon": 0.1,
-            "attack": "PGD",
-            "norm": "linf",
-            "settings": "{}",
-            "rtol": at,
-            "success": [not one for one in stands],
-            "initially_wrong": wrong or [False] * n,
-            "status": 0,
-        }
-    )
-
-
-def clean(correct, at=1e-3):
-    n = len(correct)
-    columns = {"image": [f"i{i}" for i in range(n)], "correct": correct, "rtol": at}
-    return pl.DataFrame(columns | {"experiment": "clean", "kind": "clean"})
-
-
-def test_comparison_by_hand():
-    """Of ten images the first net holds six that the second loses, and none the other way round: p = 2 / 2^6."""
-    first = crafted([True] * 8 + [False] * 2), clean([True] * 10)
-    second = crafted([True] * 2 + [False] * 8), clean([True] * 9 + [False])
-    found = {one.what: one for one in compare(first, second)}
-    stands = found["withstands PGD, radius 0.1 at 0.001"]
-    assert (stands.first.value, stands.second.value) == (0.8, 0.2)
-    assert stands.difference.value == pytest.approx(0.6) and stands.difference.low > 0
-    assert stands.p_value == pytest.approx(2 / 2**6)
-    assert found["clean accuracy at 0.001"].difference.value == pytest.approx(0.1)
-    assert found["clean accuracy at 0.001"].p_value == 1.0
-    # What either net had wrong before is not compared, nor what only one of them was asked.
-    wrong = crafted([True] * 10, wrong=[True] * 5 + [False] * 5), clean([True] * 10, at=1.0)
-    (only,) = compare(first, wrong)
-    assert only.first.n == 5
 
 
 def test_the_difference_of_equal_shares_is_uncertain_to_both_sides():
@@ -323,7 +280,7 @@ def test_a_killed_runner_goes_on_to_the_same_rows(tmp_path):
 
     kill(tmp_path / "b", 1, two_are_there)
     before = {path: path.read_bytes() for path in shards()}
-    assert 2 <= len(before) < 12, "it was killed on the way"
+    assert 2 <= len(before) < 18, "it was killed on the way"
     undisturbed, disturbed = killed.run(tmp_path / "a", 1), killed.run(tmp_path / "b", 1)
     assert all(path.read_bytes() == content for path, content in before.items())
     assert rows_of(undisturbed)["judged"].height == 48
@@ -343,16 +300,13 @@ def test_thirty_kills(tmp_path):
 
 
 def test_a_truncated_shard_is_named_and_done_again_once_removed(tmp_path):
-    with Runner(tmp_path, 1) as runner:
-        runner.run([(UNIT, 1.0)], lambda _: None)
-    whole, path = runner.ledger.read("crafted"), tmp_path / "crafted" / f"{UNIT.key}.parquet"
+    ledger = done(tmp_path, UNIT)
+    whole, path = ledger.read("crafted"), tmp_path / "crafted" / f"{UNIT.key}.parquet"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(OutputError, match=r"damaged: .* Remove it and run again"):
-        runner.ledger.read("crafted")
+        ledger.read("crafted")
     path.unlink()
-    with Runner(tmp_path, 1) as runner:
-        runner.run([(UNIT, 1.0)], lambda _: None)
-    assert runner.ledger.read("crafted").equals(whole)
+    assert done(tmp_path, UNIT).read("crafted").equals(whole)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -366,7 +320,7 @@ def test_a_full_disk_is_named(tmp_path):
     """Writing fails half way: the message says so, nothing half-written is left, and the next run goes on."""
     with Runner(tmp_path, 1) as runner:
         with full_disk(200), pytest.raises(OutputError, match=r"cannot write.*Free some space"):
-            runner.run([(UNIT, 1.0)], lambda _: None)
+            runner.run([Task(UNIT, FOR)], lambda _: None)
         assert not list((tmp_path / "labels").glob("*")) and not (tmp_path / "crafted").exists()
-        runner.run([(UNIT, 1.0)], lambda _: None)
+        runner.run([Task(UNIT, FOR)], lambda _: None)
         assert runner.ledger.read("crafted").height == 20

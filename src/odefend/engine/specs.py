@@ -158,7 +158,7 @@ class ModelSpec:
         whole = {}
         if self.defense is not None:
             whole = {"defended": weights_digest(self.defense.open()(self.undefended())), "own": self.defense.digest}
-        return self.record() | {"at": asdict(self)} | whole
+        return self.record() | whole
 
     def record(self) -> dict[str, Any]:
         """The columns that say which net, solved how, behind what."""
@@ -178,7 +178,14 @@ class ModelSpec:
             "atol": self.tolerance,
             "defense": self.defense and self.defense.text,
             "sigma": self.defense and self.defense.sigma,
+            "model_spec": canonical(asdict(self)),
         }
+
+    @classmethod
+    def recorded(cls, text: str) -> "ModelSpec":
+        """The model that a row's `model_spec` tells of."""
+        told = json.loads(text)
+        return cls(**told | {"defense": told["defense"] and DefenseSpec(**told["defense"])})
 
 
 def as_trained(net: str, options: str = "{}", wrap: str = "{}") -> ModelSpec:

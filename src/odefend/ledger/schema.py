@@ -4,7 +4,10 @@ from typing import Any
 
 import polars as pl
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
+
+ADDED = ("model_spec",)
+"""Columns that rows of older versions lack; they are null there."""
 
 Column = tuple[Any, str]
 
@@ -32,6 +35,7 @@ _SHARED: dict[str, Column] = {
     "sigma": (pl.Float64, "standard deviation of the noise of such a defense; null where it adds none"),
     "rtol": (pl.Float64, "relative tolerance of the net's solver; a defense may choose another: see its settings"),
     "atol": (pl.Float64, "absolute tolerance, likewise"),
+    "model_spec": (pl.String, "all of how the net was opened, solved and defended, as canonical JSON"),
     "code_version": (pl.String, "of odefend: its version and a digest of its sources"),
     "schema_version": (pl.Int64, "of these columns"),
 }

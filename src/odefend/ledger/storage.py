@@ -23,7 +23,7 @@ from torch import Tensor
 
 from odefend.errors import InvalidInput, OutputError
 from odefend.files import make_folder, write_bytes
-from odefend.ledger.schema import LABELS, SCHEMA_VERSION, TABLES
+from odefend.ledger.schema import ADDED, LABELS, SCHEMA_VERSION, TABLES
 from odefend.shards import (
     IMAGES,
     UNREADABLE,
@@ -157,7 +157,7 @@ class Ledger:
             columns = {path: frozenset(pl.read_parquet_schema(path)) for path in paths}
         except UNREADABLE:
             columns = {}
-        if not columns or any(set(TABLES[table]) - some for some in columns.values()):
+        if not columns or any(set(TABLES[table]) - some - set(ADDED) for some in columns.values()):
             self._name_damage(table)
         return rows
 
@@ -275,7 +275,7 @@ class Ledger:
 
 def _rows(path: Path, table: str) -> pl.DataFrame:
     """What is in a file of a table."""
-    return read_rows(path, TABLES[table])
+    return read_rows(path, TABLES[table], ADDED)
 
 
 def _labels(path: Path) -> pl.DataFrame:
