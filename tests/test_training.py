@@ -120,6 +120,15 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     assert killed.read_bytes() == train(recipe, tmp_path / "whole").read_bytes()
 
 
+def test_recipes_in_mixed_precision_train(tmp_path):
+    """Fabric hands the net images in bfloat16, which users' are refused in."""
+    recipe = read_recipe("digits-oon", overrides=TINY | {"epochs": 1, "precision": "bf16-mixed"})
+    net = odefend.load(train(recipe, tmp_path))
+    assert {weight.dtype for weight in net.parameters()} == {torch.float32}
+    with pytest.raises(InvalidInput, match="bfloat16"):
+        net.predict(torch.rand(2, 1, 8, 8).bfloat16())
+
+
 def test_double_precision_resumes_and_the_recipes_tolerance_is_trained_at(tmp_path, monkeypatch):
     recipe, seen = (
         read_recipe("digits-oon", overrides=TINY | {"epochs": 2, "precision": "64-true", "tolerance": 0.5}),
@@ -301,7 +310,7 @@ def test_nets_are_judged_as_they_will_be_loaded(tmp_path):
         ({"options": {"classes": 3}}, r"expected labels 0 \.\.\. 2, got 0 \.\.\. 9"),
         ({"model": "lenet5", "options": {}}, r"cannot take the pictures of digits, \(1, 8, 8\)"),
         ({"loss": "binary"}, "two classes, got 10"),
-        ({"data": "folder"}, "data_options: wrong for the data set 'folder'"),
+        ({"data": "folder"}, "expected the option path of the data set 'folder'"),
         ({"data_options": {"split": "test"}}, "unknown option of the data set"),
         ({"solver": {"tolerance": 1.0}}, "unknown solver setting"),
         ({"solver": {"gradient": "exakt"}}, "Did you mean 'exact'"),

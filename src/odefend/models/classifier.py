@@ -97,7 +97,7 @@ class Classifier(nn.Module, ABC):
     def _check_precision(self, given: torch.dtype) -> None:
         """Raise InvalidInput for images in single precision where all weights are in double, or the other way round."""
         of_weights = {weight.dtype for weight in self.parameters()} & {torch.float32, torch.float64}
-        if len(of_weights) == 1 and given not in of_weights:
+        if len(of_weights) == 1 and given not in of_weights and not _autocast_to(given):
             (wanted,) = of_weights
             raise InvalidInput(
                 f"images: expected {wanted} as the net's weights are, got {given}. Convert them, images.to({wanted}), or the "
@@ -112,6 +112,11 @@ class Classifier(nn.Module, ABC):
         """The classifier for the images at `index` of a batch, each of them once or several times: a view whose per-image
         state is subset too, and itself where there is none."""
         return self
+
+
+def _autocast_to(given: torch.dtype) -> bool:
+    """Whether autocast computes in this type, to which Fabric converts images in training."""
+    return any(torch.is_autocast_enabled(at) and torch.get_autocast_dtype(at) == given for at in ("cpu", "cuda"))
 
 
 def check_images(images: Any, in_channels: int, size: int | None = None) -> None:
@@ -130,7 +135,7 @@ def check_images(images: Any, in_channels: int, size: int | None = None) -> None
         raise InvalidInput(f"images: expected {size} x {size} pixels, got {images.shape[2]} x {images.shape[3]}.")
     if not images.is_floating_point():
         raise InvalidInput(f"images: expected floating-point values in [0, 1], got {images.dtype}. Try images / 255.")
-    if images.dtype not in (torch.float32, torch.float64):
+    if images.dtype not in (torch.float32, torch.float64) and not _autocast_to(images.dtype):
         raise InvalidInput(f"images: expected torch.float32 or torch.float64, got {images.dtype}. Use images.float().")
     if images.numel():
         low, high = (bound.item() for bound in images.detach().aminmax())
