@@ -202,7 +202,9 @@ def test_effort_foretells_the_steps_and_has_their_gradient(tolerance):
     assert torch.corrcoef(torch.stack([steps, effort]))[0, 1] > 0.6
     assert (effort < steps).all() and (effort > 0.2 * steps).all()
     some = images[:2].clone().requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda x: net.effort(x, grid=2), some, eps=1e-7, atol=1e-4, nondet_tol=0, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: net.effort(x, grid=2), some, eps=1e-7, atol=1e-4, nondet_tol=0, fast_mode=True
+    )
 
 
 def test_effort_of_a_linear_field_is_known():

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import odefend
 from odefend.attacks import ATTACKS, PRESETS
@@ -57,6 +58,65 @@ def test_attack_on_images_drawn_at_random(tmp_path, run):
     sized = ["attack", "digits-res", "--attack", "fgsm", "--set", "epsilon=0.1", "--images", "5", "--shard", "3"]
     run([*sized, "--sample", "7", "--workers", "1", "--out", str(tmp_path), "-q"])
     assert set(Ledger(tmp_path).read("crafted")["image"]) == set(odefend.digits("test").sample(5, seed=7).ids)
+
+
+def test_a_folder_of_pictures_is_attacked(tmp_path, run):
+    for number in range(18):
+        place = tmp_path / "mine" / "0123456789"[number % 10] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((8, 8), 5 * number).convert("RGB").save(place)
+    common = [
+        "--attack",
+        "fgsm",
+        "--set",
+        "epsilon=0.2",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+        "-q",
+    ]
+    data = ["--data", str(tmp_path / "mine")]
+    two = run(["attack", "digits-res", *data, *common])
+    assert "2 of its 18 pictures" in two.stderr and "100 asked for, 2 taken" in two.stderr
+    assert json.loads(two.stdout)["tables"][0]["rows"][0]["images"] == "2"
+    every = run(["attack", "digits-res", *data, "--split", "all", "--images", "18", *common])
+    assert every.stderr == "" and json.loads(every.stdout)["tables"][0]["rows"][0]["images"] == "18"
+    other = ["--data", "folder", "--data-set", f"path={tmp_path / 'mine'}", "--data-set", "grey=true"]
+    again = run(["attack", "digits-res", *other, "--split", "all", "--images", "18", *common])
+    assert json.loads(again.stdout)["keys"] == json.loads(every.stdout)["keys"]
+    assert "option path" in run(["attack", "digits-res", "--data", "folder", *common], 2).stderr
+
+
+def test_a_net_trained_on_a_folder_knows_its_pictures(tmp_path, run):
+    mine = tmp_path / "mine"
+    for number in range(20):
+        place = mine / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((8, 8), 5 * number).convert("RGB").save(place)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'name = "mine"\nmodel = "oon-matched"\noptions = {{ width = 4, classes = 2, in_channels = 3 }}\ndata = "folder"\n'
+        f'data_options = {{ path = "{mine}", size = 6 }}\nepochs = 1\nbatch_size = 8\n'
+    )
+    run(["train", str(recipe), "--out", str(tmp_path), "-q"])
+    command = [
+        "attack",
+        str(tmp_path / "mine.safetensors"),
+        "--attack",
+        "fgsm",
+        "--set",
+        "epsilon=0.2",
+        "--workers",
+        "1",
+    ]
+    run([*command, "--images", "2", "--out", str(tmp_path / "out"), "-q"])
+    (key,) = (path.stem for path in (tmp_path / "out" / "images").iterdir())
+    assert Ledger(tmp_path / "out").read_images(key).shape == (2, 3, 6, 6)
+    with mine.joinpath("a", "0.png").open("wb") as file:
+        file.write(b"no picture")
+    assert "0.png: not a picture" in run([*command, "--split", "all", "--out", str(tmp_path / "out"), "-q"], 2).stderr
 
 
 def test_an_attack_where_no_image_was_right_before_is_told(tmp_path, run):

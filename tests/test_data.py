@@ -1,13 +1,15 @@
 """The digits: stable, disjoint, in range."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import odefend
-from odefend.data import SPLITS, folder
-from odefend.errors import DataError, InvalidInput, UnknownName
+from odefend.data import SPLITS, batches, folder, named_data, pictures_below
+from odefend.errors import DataError, InvalidInput, OdefendWarning, UnknownName
 
 
 def test_splits_are_disjoint_and_complete():
@@ -63,7 +65,11 @@ def test_a_folder_of_classes_is_split_by_names(tmp_path):
     for i in range(40):
         save(tmp_path / "mine" / ("cat" if i % 4 else "dog") / f"{i:02d}.png", (i, 2 * i, 3 * i))
     (tmp_path / "mine" / "notes.txt").write_text("no picture")
-    parts = {split: folder(split, tmp_path / "mine") for split in SPLITS}
+    with pytest.warns(OdefendWarning) as told:
+        parts = {split: folder(split, tmp_path / "mine") for split in SPLITS}
+    assert [str(one.message).split("so ")[1].split(" of")[0] for one in told] == ["32", "4", "4"]
+    whole = folder("all", tmp_path / "mine")
+    assert set(whole.ids) == {name for part in parts.values() for name in part.ids} and len(whole) == 40
     assert [len(part) for part in parts.values()] == [32, 4, 4]
     assert len({name for part in parts.values() for name in part.ids}) == 40
     for part in parts.values():
@@ -73,8 +79,41 @@ def test_a_folder_of_classes_is_split_by_names(tmp_path):
             assert part.pixels[row, :, 5, 7].tolist() == [int(file[:2]) * c for c in (1, 2, 3)]
     (tmp_path / "elsewhere").mkdir()
     moved = (tmp_path / "mine").rename(tmp_path / "elsewhere" / "mine")
-    assert folder("test", moved).digest == parts["test"].digest
-    assert folder("test", moved, grey=True, size=4).pixels.shape == (4, 1, 4, 4)
+    with pytest.warns(OdefendWarning, match="4 of its 40 pictures, drawn by their names, are the split test"):
+        assert folder("test", moved).digest == parts["test"].digest
+    assert folder("all", moved, grey=True, size=4).pixels.shape == (40, 1, 4, 4)
+
+
+def test_names_that_are_no_utf_8_are_told_as_escapes(tmp_path):
+    """Rows of a ledger, and hashes of ids, take characters alone."""
+    save(tmp_path / "1.png", "red")
+    try:
+        (tmp_path / "1.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("a file system of UTF-8 names")
+    (name,) = folder("all", tmp_path).ids
+    assert name == f"{tmp_path.name}/caf\\xe9.png" and name.encode()
+    (group,) = batches(pictures_below([tmp_path]), 9, lambda name, why: None)
+    assert group.ids == (f"{tmp_path}/caf\\xe9.png",)
+
+
+def test_data_sets_by_name_options_and_path(tmp_path, monkeypatch):
+    save(tmp_path / "mine" / "1.png", "red")
+    monkeypatch.chdir(tmp_path)
+    whole = folder("all", tmp_path / "mine", size=(4, 4), grey=True)
+    for name, options in (("mine", {}), ("folder", {"path": "mine"}), (str(tmp_path / "mine"), {})):
+        assert named_data(name, "all", options | {"size": [4, 4], "grey": "yes"}).digest == whole.digest
+    assert named_data("digits", "test").digest == odefend.digits("test").digest
+    for name, options, kind, told in (
+        ("digit", {}, UnknownName, "Did you mean 'digits'"),
+        ("digits", {"size": 8}, UnknownName, "option of the data set 'digits'"),
+        ("folder", {}, InvalidInput, "expected the option path.*can also be named itself"),
+        ("folder", {"path": 3}, InvalidInput, "path: "),
+        ("mine", {"size": "big"}, InvalidInput, "size: .*got 'big'"),
+        ("mine", {"sise": 8}, UnknownName, "Did you mean 'size'"),
+    ):
+        with pytest.raises(kind, match=told):
+            named_data(name, "all", options)
 
 
 def test_a_folder_with_parts_keeps_them(tmp_path):
@@ -94,23 +133,25 @@ def test_a_folder_that_cannot_be_a_data_set_is_named(tmp_path):
     save(tmp_path / "2.png", "red", size=(9, 6))
     with pytest.raises(DataError, match=r"2\.png: expected 8x6 pixels as in 1\.png, got 9x6.*size"):
         folder("train", tmp_path)
-    assert folder("train", tmp_path, size=(6, 8)).labels.tolist() == [0, 0]
+    assert folder("all", tmp_path, size=(6, 8)).labels.tolist() == [0, 0]
 
 
 def test_only_folders_with_pictures_are_classes_and_strays_are_named(tmp_path, monkeypatch):
     for i in range(20):
         save(tmp_path / "mine" / "ab"[i % 2] / f"{i}.png", "red")
     (tmp_path / "mine" / ".thumbs").mkdir()
-    assert folder("train", tmp_path / "mine").labels.unique().tolist() == [0, 1]
-    digest = folder("train", tmp_path / "mine").digest
+    assert folder("all", tmp_path / "mine").labels.unique().tolist() == [0, 1]
+    digest = folder("all", tmp_path / "mine").digest
     monkeypatch.chdir(tmp_path / "mine")
-    assert folder("train", ".").digest == digest, "the same folder, however it is called"
+    assert folder("all", ".").digest == digest, "the same folder, however it is called"
     save(tmp_path / "mine" / "stray.png", "red")
     with pytest.raises(DataError, match=r"stray\.png: lies beside folders of classes"):
         folder("train", tmp_path / "mine")
     save(tmp_path / "few" / "1.png", "red")
-    with pytest.raises(DataError, match="for the split test, found none"):
+    with pytest.raises(DataError, match="for the split test, found 1, too few to split: take the split all"):
         folder("test", tmp_path / "few")
+    with pytest.raises(DataError, match=r"\.thumbs: expected pictures .* found none"):
+        folder("all", tmp_path / "mine" / ".thumbs")
     for size in (0, (8, -1)):
         with pytest.raises(InvalidInput, match="size: expected"):
             folder("train", tmp_path / "few", size=size)

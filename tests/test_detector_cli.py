@@ -1,6 +1,7 @@
 """`odefend detector`, in this process: fitted, calibrated, put to use on a data set and on pictures, and what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,9 +65,49 @@ def test_pictures_of_any_size_are_scored_or_refused(run, calibrated, tmp_path, t
     )
     strange = "not calibrated for this kind of image"
     assert told[str(folder / "digit.png")]["verdict"] in ("accepted", "alarm")
-    assert told[str(folder / "below" / "black.png")]["verdict"] == strange
-    assert told[str(folder / "other.png")]["verdict"] == strange
+    black, other = (told[str(folder / name)] for name in ("below/black.png", "other.png"))
+    assert black["verdict"] == other["verdict"] == strange and told[str(folder / "digit.png")]["why"] == ""
+    assert other["why"] == "expected 8 x 8 pixels in grey, got 9 x 20 pixels in grey"
+    assert "expected mean 0." in black["why"] and "got 0" in black["why"]
     assert "2 are of another kind" in " ".join(run(["score", calibrated, folder, "-q"]).stdout.split())
+    alone = " ".join(run(["score", calibrated, folder / "other.png", "-q"]).stdout.split())
+    assert "nothing is said of any" in alone and "no data" not in alone and "9 x 20" in alone
+
+
+def test_a_picture_that_cannot_be_read_costs_no_other_its_score(run, calibrated, tmp_path, test_digits):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for row in range(3):
+        pixels = (test_digits.images[row, 0].numpy() * 255).round().astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{row}.png")
+    (folder / "0.jpg").write_bytes((folder / "0.png").read_bytes()[:45])
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(folder / "1-deep.png")
+    told = {
+        Path(one["image"]).name: one for one in json.loads(run(["score", calibrated, folder, "--json", "-q"], 1).stdout)
+    }
+    assert [one["verdict"] != "not read" for _, one in sorted(told.items())] == [False, True, False, True, True]
+    assert told["0.jpg"]["why"].startswith("truncated or damaged") and "8 bits" in told["1-deep.png"]["why"]
+    assert "2 could not be read." in " ".join(run(["score", calibrated, folder, "-q"], 1).stdout.split())
+    assert "no such file" in run(["score", calibrated, folder, folder / "9.png", "-q"], 2).stderr
+
+
+def test_detectors_learn_from_and_score_folders(run, tmp_path):
+    """Of pictures as they come: colour, of any size."""
+    for number in range(20):
+        place = tmp_path / "mine" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((9, 11), 5 * number).convert("RGB").save(place)
+    file, data = tmp_path / "margin.safetensors", ["--data", tmp_path / "mine", "--data-set", "size=8"]
+    run(["fit", "step-trace", "digits-oon", "--out", file, *data, "--images", 16, "-q"])
+    told = run(["calibrate", file, *data, "-q"])
+    assert (
+        "500 asked for, 2 taken" in told.stderr
+        and "2 of its 20 pictures" in told.stderr
+        and "Calibrated" in told.stdout
+    )
+    assert len(json.loads(run(["score", file, *data, "--images", 2, "--allowed", 0.5, "--json", "-q"]).stdout)) == 2
+    assert "expected 1 x 8 x 8" in run(["calibrate", file, "--data", tmp_path / "mine", "-q"], 2).stderr
+    assert "option path" in run(["calibrate", file, "--data", "folder", "-q"], 2).stderr
 
 
 def test_a_supervised_detector_is_shown_an_attack(run, tmp_path):

@@ -161,8 +161,10 @@ def test_a_file_gives_back_the_same_scores(fitted, oon, test_digits, tmp_path):
     again = load_detector(save_detector(calibrated, tmp_path / "two"), oon)
     assert isinstance(again, Calibrated)
     first, second = (one.screen(OUTLIERS, test_digits.ids[:24], 0.2) for one in (calibrated, again))
-    for name, value in vars(first).items():
-        assert torch.equal(value.nan_to_num(-1.0), vars(second)[name].nan_to_num(-1.0)), name
+    assert first.why_not == second.why_not
+    for name in ("scores", "p_values", "alarms", "calibrated"):
+        one, other = (getattr(seen, name).nan_to_num(-1.0) for seen in (first, second))
+        assert torch.equal(one, other), name
 
 
 def test_files_of_other_nets_and_damaged_ones_are_refused(oon, res, tmp_path):
@@ -533,7 +535,10 @@ def test_other_kinds_of_images_are_not_judged(oon, test_digits):
     told = calibrated.screen(strange, ["a", "b", "c", "d"], 0.05)
     assert told.calibrated.tolist() == [False, False, False, True]
     assert told.p_values.isnan().tolist() == [True, True, True, False] and not told.alarms[:3].any()
-    assert not Kind.of(some.images).includes(torch.zeros(2, 1, 9, 9)).any()
+    kind = Kind.of(some.images)
+    assert not kind.includes(torch.zeros(2, 1, 9, 9)).any()
+    assert kind.why_not(torch.zeros(1, 1, 9, 9)) == ("expected 8 x 8 pixels in grey, got 9 x 9 pixels in grey",)
+    assert kind.why_not(some.images[:3]) == ("", "", "") and "got 0" in kind.why_not(torch.zeros(1, 1, 8, 8))[0]
     with pytest.raises(InvalidInput, match="at least 1 / 201"):
         calibrated.screen(others.images, others.ids, 0.001)
 

@@ -12,7 +12,7 @@ import torch
 from toys import Linear, pictures, small_ode_net
 
 from odefend.attacks import BIM, FGSM, PGD, Availability, CarliniWagner, FoolboxAttack, named_attack
-from odefend.cli.attack import chosen_attack
+from odefend.cli.chosen import chosen_attack
 from odefend.detectors import OnePassMargin, PrincipalComponents
 from odefend.errors import InvalidInput
 from odefend.evaluation.spec import Trial

@@ -64,12 +64,12 @@ def test_each_format_that_a_folder_is_searched_for_is_opened(suffix, tmp_path):
     assert decode(path, grey=True).shape == (1, 8, 8) and decode(path).shape == (3, 8, 8)
 
 
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png(width, height):
     """A PNG that says so many pixels and has none."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
@@ -129,9 +129,56 @@ def test_pictures_come_in_groups_of_one_size_in_their_order(tmp_path):
     files = [tmp_path / f"{place}.png" for place in range(7)]
     for file, side in zip(files, (8, 8, 8, 8, 9, 8, 8), strict=True):
         GREY.resize((side, side)).save(file)
-    groups = list(batches(files, 3, grey=True))
+    bad, unread = tmp_path / "bad.png", list[tuple[str, str]]()
+    bad.write_bytes(files[0].read_bytes()[:45])
+    groups = list(batches([*files[:2], bad, *files[2:]], 3, lambda *told: unread.append(told), grey=True))
     assert [len(group) for group in groups] == [3, 1, 1, 2]
     assert [name for group in groups for name in group.ids] == [str(file) for file in files]
+    ((name, why),) = unread
+    assert name == str(bad) and why.startswith("truncated or damaged")
+    assert list(batches([bad], 3, lambda *told: None)) == []
+
+
+def deep(colours, channels, bits):
+    """Of 2 x 2 pixels."""
+    rows = (b"\0" + bytes(2 * channels * bits // 8)) * 2
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, bits, colours, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(bits):
+    """Of 2 x 2 pixels in three channels, uncompressed."""
+    depths = 8 + 2 + 12 * 9 + 4
+    tags = {256: 2, 257: 2, 258: depths, 259: 1, 262: 2, 273: depths + 6, 277: 3, 278: 2, 279: 12 * bits // 8}
+    listed = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, 9) + listed + struct.pack("<IHHH", 0, *(bits,) * 3) + bytes(12 * bits // 8)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        deep(2, 3, 16),
+        deep(6, 4, 16),
+        deep(4, 2, 16),
+        deep(0, 1, 16),
+        tiff(16),
+        b"P6 2 2 65535\n" + bytes(24),
+        b"P3 1 1 1023 1 2 3\n",
+    ],
+    ids=["RGB", "RGBA", "LA", "L", "TIFF", "PPM", "plain PPM"],
+)
+def test_more_than_8_bits_for_a_channel_are_refused_in_colour_too(content, tmp_path):
+    refused(content, tmp_path, "expected 8 bits for each channel, got more")
+
+
+def test_fewer_bits_are_read(tmp_path):
+    """Also a BMP of 16 bits for a pixel, 5 of them for red."""
+    bmp = struct.pack(
+        "<2sIHHIIiiHHIIiiII3I", b"BM", 74, 0, 0, 66, 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F
+    ) + bytes(8)
+    for content in (deep(2, 3, 8), tiff(8), b"P6 2 2 127\n" + bytes(12), bmp):
+        (tmp_path / "picture").write_bytes(content)
+        assert decode(tmp_path / "picture").shape == (3, 2, 2)
 
 
 def test_the_id_of_a_large_image_is_that_of_all_its_numbers():

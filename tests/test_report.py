@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from odefend.cli.output import show
-from odefend.errors import InvalidInput, OutputError, UnknownName
+from odefend.errors import InvalidInput, OdefendWarning, OutputError, UnknownName
 from odefend.evaluation import Ledger, estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
 from odefend.evaluation.plan import Plan
 from odefend.experiments import holds_experiment
@@ -298,9 +298,15 @@ def test_a_net_without_a_solver_is_evaluated_as_well(tmp_path):
 def test_more_images_than_there_are_is_all_of_them():
     text = TEXT[: TEXT.index('[[trials]]\nname = "PGD, all')].replace("[vote]\nvotes = 5\n", "")
     plan = Plan(read_evaluation(text, {"clean": 10**6, "calibration": 10**6}))
-    count = {unit.images.split: unit.images.stop for unit in (*plan.judgements({}, 0.0), *plan.calibration())}
+    with pytest.warns(
+        OdefendWarning, match="1,000,000 asked for, 200 taken: the validation split of digits has no more"
+    ):
+        calibration = plan.calibration()
+    with pytest.warns(OdefendWarning, match="1,000,000 asked for, 500 taken: the test split of digits has no more"):
+        judgements = plan.judgements({}, 0.0)
+    count = {unit.images.split: unit.images.stop for unit in (*judgements, *calibration)}
     assert count["validation"] == 200
-    assert max(unit.images.stop for unit in plan.judgements({}, 0.0)) == 500
+    assert max(unit.images.stop for unit in judgements) == 500
 
 
 def test_names_with_signs_do_no_harm(rows, tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from odefend.cli.commands import attack, data, detector, evaluation, ledger, models, training
-from odefend.cli.console import lost, printable, warn, write
+from odefend.cli.console import lost, warn, write
 from odefend.errors import Interrupted, OdefendError, OdefendWarning
 from odefend.version import VERSION
 
@@ -89,7 +89,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")  # what is wrong with a picture we say ourselves
         warnings.simplefilter("default", OdefendWarning)
-        warnings.formatwarning = _as_line
+        warnings.showwarning = _tell
         sys.exit(_run())
 
 
@@ -123,9 +123,6 @@ def _stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _as_line(message: Warning | str, kind: type[Warning], filename: str, lineno: int, *_: object) -> str:
+def _tell(message: Warning | str, kind: type[Warning], filename: str, lineno: int, *_: object) -> None:
     """A warning of ours as a line; of one of a library, where it comes from is worth knowing."""
-    return (
-        printable(f"odefend: {message}" if issubclass(kind, OdefendWarning) else f"{filename}:{lineno}: {message}")
-        + "\n"
-    )
+    warn(f"odefend: {message}" if issubclass(kind, OdefendWarning) else f"{filename}:{lineno}: {message}")

@@ -2,19 +2,19 @@
 
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from odefend import intervals
-from odefend.attacks import ATTACKS, PRESETS, Attack, Pushed, check_setup, named_attack
+from odefend.attacks import ATTACKS, PRESETS, Attack, check_setup
 from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
+from odefend.data import tell_of_fewer
 from odefend.errors import InvalidInput
 from odefend.evaluation import Craft, Runner, Slice, View, doubts
 from odefend.evaluation.robustness import attacked
 from odefend.evaluation.views import as_trained, opened_net
-from odefend.files import parse_toml, write_text
+from odefend.files import write_text
 from odefend.models import ODENet
 from odefend.report import Table
 from odefend.report.figures import convergence
@@ -33,6 +33,7 @@ def run_attack(
     data = images.open()
     if not len(data):
         raise InvalidInput(f"images: expected some between {images.start} and {images.stop}, the split ends before.")
+    tell_of_fewer(images.data, images.split, images.stop - images.start, len(data))
     some = data[:LOOKED_AT]
     warnings = check_setup(view.open(), some.images, some.labels)
     if source is not None:
@@ -85,20 +86,6 @@ def run_attacks(as_json: bool) -> None:
     show(kinds, presets)
 
 
-def chosen_attack(name: str, settings: list[str], push: float | None) -> Attack:
-    """The attack that the command line names; values as in TOML, and bare words."""
-    attack = named_attack(name, dict(map(setting, settings)))
-    return attack if push is None else Pushed(attack, push)
-
-
-def default_data(net: str) -> str:
-    """The data set that a net was trained on."""
-    card = opened_net(net).card
-    if card is None:
-        raise InvalidInput(f"{net}: expected a card that says what it was trained on, found none. Use --data.")
-    return card.data
-
-
 def _at_home(view: View) -> View:
     """A view of an ODE net is at the tolerance of its training unless another was asked for; of others at none."""
     net = opened_net(view.net)
@@ -110,17 +97,6 @@ def _at_home(view: View) -> View:
     if view.adjoint_tolerance is not None and view.gradient != "adjoint":
         raise InvalidInput(f"adjoint_tolerance: expected adjoint gradients with it, got {view.gradient} ones.")
     return view if view.tolerance is not None else replace(view, tolerance=as_trained(view.net).tolerance)
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """A setting as the command line has it: NAME=VALUE, the value as in TOML or a bare word."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidInput(f"--set: expected NAME=VALUE, such as steps=40, got {text!r}.")
-    try:
-        return name.strip(), parse_toml(f"value = {value}")["value"]
-    except ValueError:
-        return name.strip(), value.strip()
 
 
 def _settings(kind: type[Attack]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
-from odefend.data import DATASETS, SOURCES, SPLITS, fetch, local_copy, unchecked_files, wrong_files
+from odefend.data import SOURCES, SPLITS, fetch, local_copy, named_data, unchecked_files, wrong_files
 from odefend.errors import DataError, InvalidInput, OdefendError, unknown
 from odefend.report import Table
 
@@ -89,7 +89,7 @@ def _checked(name: str) -> dict[str, Any]:
             if wrong:
                 told["verdict"], told["right"] = f"not as published: {', '.join(wrong)}", False
         for split in SPLITS:
-            part = DATASETS[name](split)
+            part = named_data(name, split)
             told["splits"] += f"{split} {len(part):,} ({part.digest}) "
     except OdefendError as error:
         told["verdict"], told["right"] = str(error), False

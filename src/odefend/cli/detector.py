@@ -1,7 +1,8 @@
 """Detectors in files: fitted, calibrated, put to use."""
 
+import math
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 
 from odefend import intervals
 from odefend.attacks import ATTACKS, named_attack
-from odefend.cli.attack import default_data, setting
+from odefend.cli.chosen import chosen_data, first_images, setting
 from odefend.cli.output import print_json, say, show
 from odefend.cli.progress import showing
-from odefend.data import DATASETS, LabelledImages, batches, pictures_below
+from odefend.data import LabelledImages, batches, pictures_below
 from odefend.detectors import (
     DETECTORS,
     Calibrated,
@@ -23,7 +24,7 @@ from odefend.detectors import (
     save_detector,
     setting_types,
 )
-from odefend.errors import InvalidInput, unknown
+from odefend.errors import InvalidInput
 from odefend.models import Classifier, ODENet, load
 from odefend.progress import Progress
 from odefend.report import Table
@@ -31,6 +32,7 @@ from odefend.rng import content_ids
 from odefend.tensors import Images
 
 BATCH = 128
+OTHER, UNREAD = "not calibrated for this kind of image", "not read"
 SHOWN = 40
 """Rows of a table of single images; JSON has all."""
 
@@ -65,15 +67,15 @@ def _first_words(text: str) -> str:
 
 
 def run_fit(
-    name: str, net: str, settings: list[str], tolerance: float | None, data: str | None, images: int, attack: str,
-    attack_settings: list[str], out: Path | None, quiet: bool,
+    name: str, net: str, settings: list[str], tolerance: float | None, data: str | None, options: list[str], images: int,
+    attack: str, attack_settings: list[str], out: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Learn, and write."""
     view = _net(net, tolerance)
     detector = named_detector(name, view, dict(map(setting, settings)))
     out, learned = out or Path(f"{name}-{Path(net).stem}.safetensors"), "nothing to learn"
     if detector.learns:
-        clean = _images(data or default_data(net), "train", images)
+        clean = first_images(chosen_data(view, data, options), "train", images)
         with showing(quiet) as progress:
             attacked = _attacked(view, clean, attack, attack_settings, progress) if detector.supervised else None
             progress.stage(f"fit {name}", 1)
@@ -102,11 +104,11 @@ def _wants_a_radius(attack: str) -> bool:
     )
 
 
-def run_calibrate(file: Path, net: str | None, data: str | None, images: int, quiet: bool) -> None:
+def run_calibrate(file: Path, net: str | None, data: str | None, options: list[str], images: int, quiet: bool) -> None:
     """Score clean images, and write them into the file."""
     detector = load_detector(file, net)
     bare = detector.detector if isinstance(detector, Calibrated) else detector
-    clean = _images(_data(bare, data), "validation", images)
+    clean = first_images(chosen_data(bare.net, data, options), "validation", images)
     with showing(quiet) as progress:
         scores = _scored(bare, clean, f"calibrate {file.stem}", progress)
     calibrated = Calibrated.of(bare, scores, clean.images)
@@ -120,73 +122,100 @@ def run_calibrate(file: Path, net: str | None, data: str | None, images: int, qu
     show(Table(f"Calibrated: {written}", ("false alarms allowed", "alarm above"), rows, note))
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What is said of an image; `why`, where nothing can be."""
+
+    image: str
+    score: float
+    p_value: float
+    verdict: str
+    why: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is."""
+        return not math.isnan(self.p_value)
+
+
 def run_score(
-    file: Path, pictures: list[Path], net: str | None, data: str | None, images: int, allowed: float, quiet: bool, as_json: bool
-) -> None:  # fmt: skip
-    """Score, and tell which alarm."""
+    file: Path, pictures: list[Path], net: str | None, data: str | None, options: list[str], images: int, allowed: float,
+    quiet: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Score, and tell which alarm; the exit status is 1 where a picture could not be read."""
     detector = load_detector(file, net)
     if not isinstance(detector, Calibrated):
         raise InvalidInput(f"{file}: expected a calibrated detector. Run: odefend detector calibrate {file}")
     detector.calibration.threshold(allowed)
-    found = list[tuple[str, float, float, str]]()
+    found, bare = list[Scored](), detector.detector.net
     with showing(quiet) as progress:
         if pictures:
             files = pictures_below(pictures)
-            total, parts = len(files), batches(files, BATCH, grey=detector.detector.net.in_channels == 1)
+
+            def unread(name: str, why: str) -> None:
+                found.append(Scored(name, math.nan, math.nan, UNREAD, why))
+
+            total, parts = len(files), batches(files, BATCH, unread, grey=bare.in_channels == 1)
         else:
-            whole = _images(_data(detector.detector, data), "test", images)
+            whole = first_images(chosen_data(bare, data, options), "test", images)
             total, parts = len(whole), (whole[start : start + BATCH] for start in range(0, len(whole), BATCH))
         progress.stage(f"score by {file.stem}", total)
         for some in parts:
             found += _told(some.ids, _screened(detector, some, allowed, named=not pictures))
             progress.advance(len(found))
+        progress.advance(total)
     if as_json:
-        print_json(
-            [{"image": name, "score": score, "p_value": p, "verdict": verdict} for name, score, p, verdict in found]
-        )
-        return
-    _show(found, allowed, file)
+        print_json([asdict(one) for one in found])
+    else:
+        show(_scores(found, allowed, file))
+    return int(any(one.verdict == UNREAD for one in found))
 
 
 def _screened(detector: Calibrated, some: LabelledImages, allowed: float, *, named: bool) -> Screening:
     """What the detector says of images; of those of another size nothing, and they are not looked at."""
-    if tuple(some.pixels.shape[1:]) != detector.kind.size:
-        return Screening.nothing(len(some))
+    if wrong := detector.kind.wrong_size(tuple(some.pixels.shape[1:])):
+        return Screening.nothing((wrong,) * len(some))
     # The name of a file must not decide what is drawn for it: a picture renamed is the same picture.
     return detector.screen(some.images, some.ids if named else content_ids(some.images), allowed)
 
 
-def _told(ids: tuple[str, ...], seen: Screening) -> list[tuple[str, float, float, str]]:
+def _told(ids: tuple[str, ...], seen: Screening) -> list[Scored]:
     verdicts = [
-        "alarm" if alarm else "accepted" if known else "not calibrated for this kind of image"
+        "alarm" if alarm else "accepted" if known else OTHER
         for alarm, known in zip(seen.alarms.tolist(), seen.calibrated.tolist(), strict=True)
     ]
-    return list(zip(ids, seen.scores.tolist(), seen.p_values.tolist(), verdicts, strict=True))
+    return list(map(Scored, ids, seen.scores.tolist(), seen.p_values.tolist(), verdicts, seen.why_not))
 
 
-def _show(found: list[tuple[str, float, float, str]], allowed: float, file: Path) -> None:
+def _scores(found: list[Scored], allowed: float, file: Path) -> Table:
     """The most suspicious images, and how many alarm."""
-    known = [one for one in found if one[2] == one[2]]
-    alarms = intervals.rate(sum(one[3] == "alarm" for one in known), len(known))
-    ordered = sorted(found, key=lambda one: one[2] if one[2] == one[2] else 2.0)
+    ordered = sorted(found, key=lambda one: one.p_value if one.known else 2.0)
     rows = tuple(
-        (name, f"{score:.6g}" if score == score else "-", f"{p:.4f}" if p == p else "-", verdict)
-        for name, score, p, verdict in ordered[:SHOWN]
+        (
+            one.image,
+            f"{one.score:.6g}" if one.known else "-",
+            f"{one.p_value:.4f}" if one.known else "-",
+            f"{one.verdict}: {one.why}" if one.why else one.verdict,
+        )
+        for one in ordered[:SHOWN]
     )
     more = f" The {SHOWN} most suspicious of {len(found)}; --json has all." if len(found) > SHOWN else ""
-    note = (
-        f"{alarms.percent} of {len(known)} alarm, at {100 * allowed:g} % false alarms allowed; {len(found) - len(known)} are of "
-        f"another kind than the detector was calibrated for.{more}"
-    )
-    show(Table(f"Scores by {file}", ("image", "score", "p-value", "verdict"), rows, note))
+    note = f"{_alarms([one for one in found if one.known], allowed)}{_others(found)}{more}"
+    return Table(f"Scores by {file}", ("image", "score", "p-value", "verdict"), rows, note)
 
 
-def _data(detector: Detector, data: str | None) -> str:
-    """The data set named, or what the net was trained on."""
-    card = detector.net.card
-    if data is None and card is None:
-        raise InvalidInput("data: expected the name of a data set, since the net does not say what it was trained on.")
-    return data or card.data
+def _alarms(known: list[Scored], allowed: float) -> str:
+    if not known:
+        return "No image is of the kind that the detector was calibrated for, so nothing is said of any."
+    alarms = intervals.rate(sum(one.verdict == "alarm" for one in known), len(known))
+    return f"{alarms.percent} of {len(known)} alarm, at {100 * allowed:g} % false alarms allowed."
+
+
+def _others(found: list[Scored]) -> str:
+    """How many images nothing is said of."""
+    other, unread = (sum(one.verdict == verdict for one in found) for verdict in (OTHER, UNREAD))
+    text = f" {other} are of another kind than the detector was calibrated for." if other else ""
+    return text + (f" {unread} could not be read." if unread else "")
 
 
 def _net(name: str, tolerance: float | None) -> Classifier:
@@ -196,12 +225,6 @@ def _net(name: str, tolerance: float | None) -> Classifier:
     if not isinstance(net, ODENet):
         raise InvalidInput(f"tolerance: expected none for {name}, which solves nothing, got {tolerance:g}.")
     return net.at(tolerance)
-
-
-def _images(data: str, split: str, count: int) -> LabelledImages:
-    if data not in DATASETS:
-        raise unknown("data set", data, DATASETS)
-    return DATASETS[data](split)[:count]
 
 
 @torch.no_grad()

@@ -15,6 +15,15 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of data sets, such as FOLDER/mnist; default: $ODEFEND_DATA.")
 ]
 
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="A data set, or a folder of pictures; default: what the net was trained on."),
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--data-set", help="An option of the data set, as in size=32 for pictures in a folder; repeatable."),
+]
+
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random draws.")]
 
 

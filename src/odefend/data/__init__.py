@@ -1,4 +1,5 @@
-"""Pictures with labels and stable ids. `DATASETS` maps a data set's name to the function that gives one of its splits.
+"""Pictures with labels and stable ids. `DATASETS` maps a data set's name to the function that gives one of its splits, and
+`named_data` gives one by name and options, or of a folder by its path.
 
 All have the splits "train", "validation" (held out of training, to choose and to calibrate by) and "test".
 """
@@ -16,8 +17,10 @@ from odefend.data.images import SPLITS as SPLITS
 from odefend.data.images import LabelledImages as LabelledImages
 from odefend.data.images import as_floats as as_floats
 from odefend.data.images import shuffled as shuffled
+from odefend.data.images import tell_of_fewer as tell_of_fewer
 from odefend.data.mnist import fashion_mnist as fashion_mnist
 from odefend.data.mnist import mnist as mnist
+from odefend.data.named import check_data as check_data
 from odefend.data.named import named_data as named_data
 from odefend.data.sources import SOURCES as SOURCES
 from odefend.data.sources import fetch as fetch

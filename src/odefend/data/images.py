@@ -1,6 +1,7 @@
 """Labelled pictures with stable names, and deterministic splits of them."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odefend.errors import InvalidInput, unknown
+from odefend.errors import InvalidInput, OdefendWarning, unknown
 from odefend.tensors import Images
 
 SPLITS = ("train", "validation", "test")
@@ -67,6 +68,13 @@ class LabelledImages:
 def as_floats(pixels: Tensor) -> Tensor:
     """Pixels as floats in [0, 1]: those of uint8 divided by 255, others as they are."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def tell_of_fewer(data: str, split: str, asked: int, found: int) -> None:
+    """Warn where a split has fewer images than were asked for, and all are taken."""
+    if found < asked:
+        text = f"images: {asked:,} asked for, {found:,} taken: the {split} split of {data} has no more."
+        warnings.warn(text, OdefendWarning, stacklevel=3)
 
 
 def shuffled(ids: Sequence[str], seed: int = 0) -> list[int]:

@@ -1,14 +1,16 @@
 """Data by whatever name: a data set, a folder of pictures, or a user's own function."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from odefend.data.families import DATASETS
-from odefend.data.folder import folder
 from odefend.data.images import LabelledImages
 from odefend.errors import InvalidInput, OdefendError, unknown
 from odefend.named import is_own, own, told
@@ -19,19 +21,45 @@ def named_data(name: str, split: str, options: Mapping[str, Any] | None = None) 
     `folder`); or what `file.py:callable` or `package.module:callable` gives, called with `split` and the options: LabelledImages,
     or images (N, C, H, W) and labels (N,).
 
-    Raises UnknownName for none of these, and InvalidInput where the callable raises or gives something else.
+    Raises what `check_data` and the data set raise, and InvalidInput where the callable raises or gives something else.
     """
-    given = dict(options or {})
-    if name in DATASETS:
-        return DATASETS[name](split, **given)
+    kind, wanted = check_data(name, options or {})
+    return kind(split, **wanted)
+
+
+def check_data(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., LabelledImages], dict[str, Any]]:
+    """The function that gives the splits of what is named, and its options as it takes them.
+
+    Raises UnknownName for an unknown data set or option, with the nearest, and InvalidInput for a missing option or a value of
+    the wrong type. What a function of the user's own takes is not looked at.
+    """
     if is_own(name):
-        return _own(name, split, given)
-    if Path(name).is_dir():
-        return folder(split, path=name, **given)
-    raise unknown("data set (or folder)", name, DATASETS)
+        return partial(_own, name), dict(options)
+    if name not in DATASETS and Path(name).is_dir():
+        name, options = "folder", {"path": name, **options}
+    if name not in DATASETS:
+        raise unknown("data set (or folder)", name, DATASETS)
+    known = {key: one for key, one in signature(DATASETS[name]).parameters.items() if key != "split"}
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of the data set {name!r},", key, known)
+    missing = [key for key, one in known.items() if one.default is one.empty and key not in options]
+    if missing:
+        raise InvalidInput(
+            f"data: expected the option {missing[0]} of the data set {name!r}, got none. A folder of pictures can also be named "
+            "itself, as the data set."
+        )
+    return DATASETS[name], {key: _value(key, known[key].annotation, value) for key, value in options.items()}
 
 
-def _own(name: str, split: str, options: dict[str, Any]) -> LabelledImages:
+def _value(key: str, kind: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise InvalidInput(f"{key}: {error.errors()[0]['msg'].lower()}; got {value!r}.") from error
+
+
+def _own(name: str, split: str, **options: Any) -> LabelledImages:
     try:
         made = own(name)(split=split, **options)
     except OdefendError:

@@ -2,11 +2,13 @@
 
 import hashlib
 import io
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -76,9 +78,9 @@ def _content(path: Path) -> bytes:
 
 def _check(path: Path, picture: Image.Image, content: bytes) -> None:
     """Raise DataError for a picture, opened and not decoded yet, that is not one of 8 bits, or takes too much memory or time."""
-    if picture.mode[0] in "IF":
-        raise DataError(f"{path}: expected 8 bits for each channel, got more ({picture.mode}). Convert it.")
     pixels, tiles = picture.width * picture.height, getattr(picture, "tile", ())
+    if picture.mode[0] in "IF" or any(map(_wide, tiles)):
+        raise DataError(f"{path}: expected 8 bits for each channel, got more ({picture.mode}). Convert it.")
     if pixels > MOST_PIXELS:
         raise DataError(
             f"{path}: expected at most {MOST_PIXELS:,} pixels, got {picture.width} x {picture.height}. Make it smaller."
@@ -87,6 +89,13 @@ def _check(path: Path, picture: Image.Image, content: bytes) -> None:
     scans = content.count(b"\xff\xda") if picture.format in ("JPEG", "MPO") else 0
     if (slow and max(pixels, len(content)) > MOST_SLOW) or scans > MOST_SCANS or len(tiles) > MOST_TILES:
         raise DataError(f"{path}: stored in a way that takes too long to decode. Save it anew, as PNG.")
+
+
+def _wide(tile: Any) -> bool:
+    """Whether a part of a picture has more than 8 bits for a channel, of which Pillow would take the upper ones: of colours it
+    tells so by nothing but how they are stored, "RGB;16B", or with a largest value in a PPM."""
+    stored, *more = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+    return re.search(r";16[BLN]", str(stored)) is not None or (tile[0].startswith("ppm") and more[0] > 255)
 
 
 def _pixels(picture: Image.Image, size: tuple[int, int] | None, *, grey: bool) -> np.ndarray:

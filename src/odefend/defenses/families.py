@@ -57,7 +57,9 @@ def defense_class(name: str) -> type[Any]:
     if is_own(name):
         kind = own_class(name)
         if not is_dataclass(kind):
-            raise InvalidInput(f"{name}: expected a dataclass of settings that is called with a classifier, got another class.")
+            raise InvalidInput(
+                f"{name}: expected a dataclass of settings that is called with a classifier, got another class."
+            )
         return kind
     if name not in DEFENSES:
         raise unknown("defense", name, DEFENSES)

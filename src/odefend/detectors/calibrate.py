@@ -104,10 +104,32 @@ class Kind:
 
     def includes(self, images: Images) -> Mask:
         """Whether each image is of this kind."""
-        if tuple(images.shape[1:]) != self.size:
-            return torch.zeros(len(images), dtype=torch.bool)
-        found = _statistics(images)
-        return ((found >= self.low) & (found <= self.high)).all(1)
+        return torch.tensor([not why for why in self.why_not(images)], dtype=torch.bool)
+
+    def why_not(self, images: Images) -> tuple[str, ...]:
+        """What makes each image one of another kind: what was expected of this kind, and what the image has. Nothing where it is
+        of this kind."""
+        if wrong := self.wrong_size(tuple(images.shape[1:])):
+            return (wrong,) * len(images)
+        return tuple(
+            "; ".join(
+                f"expected {name} {low:.3g} to {high:.3g}, got {value:.3g}"
+                for name, low, high, value in zip(
+                    STATISTICS, self.low.tolist(), self.high.tolist(), values, strict=True
+                )
+                if not low <= value <= high
+            )
+            for values in _statistics(images).tolist()
+        )
+
+    def wrong_size(self, size: tuple[int, ...]) -> str:
+        """The same of all images of that size (channels, height, width)."""
+        return "" if size == self.size else f"expected {_size(self.size)}, got {_size(size)}"
+
+
+def _size(size: tuple[int, ...]) -> str:
+    channels, height, width = size
+    return f"{width} x {height} pixels in {'grey' if channels == 1 else 'colour' if channels == 3 else f'{channels} channels'}"
 
 
 def _statistics(images: Images) -> Tensor:
@@ -121,18 +143,20 @@ def _statistics(images: Images) -> Tensor:
 @dataclass(frozen=True)
 class Screening:
     """What a calibrated detector says of images. `p_values` are nan where the image is not of the calibrated kind, and
-    `alarms` False: nothing is said of it."""
+    `alarms` False: nothing is said of it but `why_not`, which is empty of others."""
 
     scores: PerImage
     p_values: Tensor
     alarms: Mask
     calibrated: Mask
+    why_not: tuple[str, ...]
 
     @classmethod
-    def nothing(cls, images: int) -> "Screening":
+    def nothing(cls, why_not: tuple[str, ...]) -> "Screening":
         """Of images of another kind."""
-        unknown, no = torch.full((images,), torch.nan, dtype=torch.float64), torch.zeros(images, dtype=torch.bool)
-        return cls(unknown, unknown, no, no)
+        unknown = torch.full((len(why_not),), torch.nan, dtype=torch.float64)
+        no = torch.zeros(len(why_not), dtype=torch.bool)
+        return cls(unknown, unknown, no, no, why_not)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +182,15 @@ class Calibrated:
     def screen(self, images: Images, ids: Sequence[str], allowed: float = 0.05) -> Screening:
         """Score, and alarm at a share `allowed` of false alarms."""
         level = self.calibration.threshold(allowed)
-        known = self.kind.includes(images)
+        why_not = self.kind.why_not(images)
+        known = torch.tensor([not why for why in why_not], dtype=torch.bool)
         scores = torch.full((len(images),), float("nan"), dtype=torch.float64)
         if bool(known.any()):
             rows = known.nonzero()[:, 0]
             scored = self.detector.score(images[rows], [ids[int(row)] for row in rows])
             scores[rows] = scored.detach().double().cpu()
         p_values = torch.where(known, self.calibration.p_values(scores.nan_to_num(0.0)), torch.nan)
-        return Screening(scores, p_values, known & (scores > level), known)
+        return Screening(scores, p_values, known & (scores > level), known, why_not)
 
     def state(self) -> dict[str, Tensor]:
         """What there is to keep, as tensors by name."""

@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from odefend.errors import OdefendError
+from odefend.errors import OdefendError, OdefendWarning
 from odefend.named import files_run, run_files
 
 _messages: Any = None
@@ -106,6 +107,7 @@ def _start_worker(messages: Any, parent: int) -> None:
     _messages = messages
     # Ctrl-C reaches the whole group of processes; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", OdefendWarning)  # the parent has told
     torch.set_num_threads(1)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from odefend.data import DATASETS
+from odefend.data import DATASETS, check_data
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.spec import LEAST_CALIBRATION, Evaluation, Noise, Published, Source, Trial, Vote
 from odefend.files import parse_toml, read_text
@@ -61,15 +61,12 @@ def _checked(where: str, values: dict[str, Any]) -> Evaluation:
 
 
 def _check_data(where: str, evaluation: Evaluation) -> None:
-    if evaluation.data not in DATASETS:
-        raise unknown("data set", evaluation.data, DATASETS)
-    asked = [
-        name
-        for name, parameter in signature(DATASETS[evaluation.data]).parameters.items()
-        if name != "split" and parameter.default is parameter.empty
-    ]
-    if asked:
+    if evaluation.data in DATASETS and any(
+        name != "split" and one.default is one.empty
+        for name, one in signature(DATASETS[evaluation.data]).parameters.items()
+    ):
         raise InvalidInput(f"{where}: data: expected a data set without options, got {evaluation.data}.")
+    check_data(evaluation.data, {})
 
 
 def _check_trial(where: str, evaluation: Evaluation, trial: Trial) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from odefend.attacks import Expectation
-from odefend.data import DATASETS, LabelledImages, shuffled, tamper
+from odefend.data import LabelledImages, named_data, shuffled, tamper, tell_of_fewer
 from odefend.defenses import DEFENSES, Defense, RandomizedNet, named_defense
-from odefend.errors import InvalidInput, unknown
+from odefend.errors import InvalidInput
 from odefend.evaluation.ledger import canonical
 from odefend.models import Classifier, ODENet, SolverSettings, open_net, weights_digest
 from odefend.version import code_version
@@ -28,16 +28,14 @@ def opened_net(name: str) -> Classifier:
 
 
 @lru_cache(maxsize=8)
-def _images(data: str, split: str) -> LabelledImages:
-    if data not in DATASETS:
-        raise unknown("data set", data, DATASETS)
-    return DATASETS[data](split)
+def _images(data: str, split: str, options: str) -> LabelledImages:
+    return named_data(data, split, json.loads(options))
 
 
 @lru_cache(maxsize=8)
-def _drawn(data: str, split: str, sample: int) -> list[int]:
+def _drawn(data: str, split: str, options: str, sample: int) -> list[int]:
     """The images of a split in a random order."""
-    return shuffled(_images(data, split).ids, sample)
+    return shuffled(_images(data, split, options).ids, sample)
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,8 @@ def data_of(net: str) -> str:
 
 @dataclass(frozen=True)
 class Slice:
-    """Images start:stop of one split of a data set; `changed`: each of them as a tampering leaves it (see `data.tamper`).
+    """Images start:stop of one split of a data set with `options` as JSON; `changed`: each of them as a tampering leaves it (see
+    `data.tamper`).
 
     `sample` is the seed of a random order that they are taken in, as by `LabelledImages.sample`; None: the order of the data set,
     in which the first need be no sample.
@@ -203,13 +202,14 @@ class Slice:
     stop: int
     changed: str | None = None
     sample: int | None = None
+    options: str = "{}"
 
     def open(self) -> LabelledImages:
         """The images."""
         rows: slice | list[int] = slice(self.start, self.stop)
         if self.sample is not None:
-            rows = _drawn(self.data, self.split, self.sample)[rows]
-        found = _images(self.data, self.split)[rows]
+            rows = _drawn(self.data, self.split, self.options, self.sample)[rows]
+        found = _images(self.data, self.split, self.options)[rows]
         if self.changed is None:
             return found
         pixels = (255 * found.images).round().to(torch.uint8)
@@ -218,5 +218,7 @@ class Slice:
 
 def shards(data: str, split: str, count: int, size: int, sample: int | None = None) -> list[Slice]:
     """So many images of a split, all of them where it has fewer, in slices of `size`: the first, or a random sample of a seed."""
-    count = min(count, len(Slice(data, split, 0, count).open()))
+    there = len(Slice(data, split, 0, count).open())
+    tell_of_fewer(data, split, count, there)
+    count = min(count, there)
     return [Slice(data, split, at, min(at + size, count), sample=sample) for at in range(0, count, size)]

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from odefend.attacks import Attack, named_attack
+from odefend.data import tell_of_fewer
 from odefend.engine import (
     Certify,
     Craft,
@@ -76,6 +77,8 @@ class Expansion:
         counts = [one for one in (part.count, count) if one is not None]
         whole = self._whole(name, min(counts) if counts else None)
         pieces = shards(whole, self.experiment.shard)
+        if counts:
+            tell_of_fewer(part.set, part.split, min(counts), sum(piece.stop - piece.start for piece in pieces))
         return [replace(piece, change=change) for change in several(part.change) or [None] for piece in pieces]
 
     def _whole(self, name: str, count: int | None = None) -> Slice:

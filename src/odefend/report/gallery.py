@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from odefend.data import DATASETS
+from odefend.data import named_data
 from odefend.errors import DataError
 from odefend.report import figures
 from odefend.report.page import Section
@@ -30,7 +30,7 @@ def gallery(rows: Rows, count: int = 7) -> Section | None:
         & (pl.col("defense") == "tolerance")
     )
     try:
-        data = DATASETS[about.data]("test")
+        data = named_data(about.data, "test")
     except DataError:
         return Section("Gallery", (f"The images of {about.data} are not on this machine.",))
     place, originals = {name: i for i, name in enumerate(data.ids)}, data.images

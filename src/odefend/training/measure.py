@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odefend.data import DATASETS, LabelledImages
-from odefend.errors import InvalidInput
+from odefend.data import LabelledImages, named_data
 from odefend.intervals import mean, rate
 from odefend.models import (
     IMAGE_MODELS,
@@ -46,10 +45,7 @@ HOW_NOT_WHAT = ("gradient", "adjoint_tolerance", "coupling", "compiled")
 
 def split_of(recipe: Recipe, split: str) -> LabelledImages:
     """One of the splits that the recipe names: the whole of it, or the first of its images if it says so."""
-    try:
-        return DATASETS[recipe.data](split, **recipe.data_options)[: recipe.images]
-    except TypeError as error:  # an option is missing, or of another type
-        raise InvalidInput(f"data_options: wrong for the data set {recipe.data!r}: {error}.") from error
+    return named_data(recipe.data, split, recipe.data_options)[: recipe.images]
 
 
 def as_judged(net: Classifier, recipe: Recipe, tolerance: float | None = None) -> Classifier:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from odefend.data import DATASETS
+from odefend.data import check_data
 from odefend.errors import InvalidInput, unknown
 from odefend.files import parse_toml, read_text
 from odefend.models import IMAGE_MODELS, MODELS, SolverSettings
@@ -245,16 +245,14 @@ def _checked(path: Path, values: dict[str, Any]) -> Recipe:
         raise InvalidInput(
             f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r}."
         ) from error
-    for kind, chosen, family, options in (
-        ("model", recipe.model, {**MODELS, **IMAGE_MODELS}, recipe.options),
-        ("data set", recipe.data, DATASETS, recipe.data_options),
-    ):
-        if chosen not in family:
-            raise unknown(kind, chosen, family)
-        known = signature(family[chosen]).parameters
-        for option in options:
-            if option not in known or option == "split":
-                raise unknown(f"option of the {kind} {chosen!r},", option, [one for one in known if one != "split"])
+    family = {**MODELS, **IMAGE_MODELS}
+    if recipe.model not in family:
+        raise unknown("model", recipe.model, family)
+    known = signature(family[recipe.model]).parameters
+    for option in recipe.options:
+        if option not in known:
+            raise unknown(f"option of the model {recipe.model!r},", option, known)
+    check_data(recipe.data, recipe.data_options)
     if recipe.model in IMAGE_MODELS:
         _check_image_recipe(path, recipe)
     if recipe.adversarial and recipe.noise:

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from odefend.cli.options import AsJson, DataDir, Quiet, Seed, use_data
+from odefend.cli.options import AsJson, Data, DataDir, DataOptions, Quiet, Seed, use_data
 
 
 def attack(
-    net: Annotated[str, typer.Argument(help="A trained net (see `odefend models`), a .safetensors file, or file.py:callable.")],
+    net: Annotated[
+        str, typer.Argument(help="A trained net (see `odefend models`), a .safetensors file, or file.py:callable.")
+    ],
     name: Annotated[str, typer.Option("--attack", help="An attack or a preset: see `odefend attacks`.")] = "fast",
     settings: Annotated[
         list[str] | None,
@@ -24,8 +26,9 @@ def attack(
         int | None,
         typer.Option(help="Draw them at random by this seed; default: the first, which of MNIST are no sample."),
     ] = None,
-    data_set: Annotated[str | None, typer.Option("--data", help="Default: what the net was trained on.")] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    data_set: Data = None,
+    options: DataOptions = None,
+    split: Annotated[str, typer.Option(help="train, validation or test; of a folder of pictures also all.")] = "test",
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Solver tolerance under attack; default: that of training.")
     ] = None,
@@ -59,11 +62,15 @@ def attack(
 
     For example: `odefend attack mnist-oon --attack pgd --set epsilon=0.2 --set steps=40 --tolerance 1e-3`
     """
-    from odefend.cli.attack import chosen_attack, default_data, run_attack
+    from odefend.cli.attack import run_attack
+    from odefend.cli.chosen import chosen_attack, chosen_data
     from odefend.evaluation import Slice, View
+    from odefend.evaluation.ledger import canonical
+    from odefend.evaluation.views import opened_net
 
     use_data(data_dir)
     known = chosen_attack(name, settings or [], push)
+    where, those = chosen_data(opened_net(net), data_set, options or [])
     how = {
         "tolerance": source_tolerance,
         "gradient": source_gradient,
@@ -76,7 +83,7 @@ def attack(
         known,
         View(net, tolerance, gradient),
         View(source or net, **how) if source or how else None,
-        Slice(data_set or default_data(net), split, start, start + images, sample=sample),
+        Slice(where, split, start, start + images, sample=sample, options=canonical(those)),
         out,
         shard,
         workers,

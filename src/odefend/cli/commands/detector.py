@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from odefend.cli.options import AsJson, DataDir, Quiet, use_data
+from odefend.cli.options import AsJson, Data, DataDir, DataOptions, Quiet, use_data
 
 File = Annotated[Path, typer.Argument(help="A file that `odefend detector fit` wrote.")]
-Data = Annotated[str | None, typer.Option("--data", help="A data set; default: what the net was trained on.")]
 Net = Annotated[
     str | None,
     typer.Option("--net", help="The net, where it is not in the zoo: a .safetensors file of the same weights."),
@@ -32,6 +31,7 @@ def fit(
         float | None, typer.Option(min=0, help="Solver tolerance of the net; default: that of training.")
     ] = None,
     data: Data = None,
+    options: DataOptions = None,
     images: Annotated[int, typer.Option(min=2, help="Training images that it learns from.")] = 1000,
     attack: Annotated[str, typer.Option(help="For supervised detectors: the attack they are shown.")] = "pgd",
     attack_settings: Annotated[
@@ -51,13 +51,16 @@ def fit(
     from odefend.cli.detector import run_fit
 
     use_data(data_dir)
-    run_fit(name, net, settings or [], tolerance, data, images, attack, attack_settings or [], out, quiet)
+    run_fit(
+        name, net, settings or [], tolerance, data, options or [], images, attack, attack_settings or [], out, quiet
+    )
 
 
 def calibrate(
     file: File,
     net: Net = None,
     data: Data = None,
+    options: DataOptions = None,
     images: Annotated[int, typer.Option(min=2, help="Validation images.")] = 500,
     data_dir: DataDir = None,
     quiet: Quiet = False,
@@ -69,7 +72,7 @@ def calibrate(
     from odefend.cli.detector import run_calibrate
 
     use_data(data_dir)
-    run_calibrate(file, net, data, images, quiet)
+    run_calibrate(file, net, data, options or [], images, quiet)
 
 
 def score(
@@ -79,17 +82,20 @@ def score(
     ] = None,
     net: Net = None,
     data: Data = None,
+    options: DataOptions = None,
     images: Annotated[int, typer.Option(min=1, help="Test images, where no pictures are named.")] = 100,
     allowed: Annotated[float, typer.Option(min=0, max=1, help="The share of false alarms that is allowed.")] = 0.05,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score images with a calibrated detector: score, p-value and alarm of each, or that it was not calibrated for such an image.
+    """Score images with a calibrated detector: score, p-value and alarm of each, or why it is not calibrated for such an image.
+
+    Exit status 1 where a picture could not be read; the others are scored all the same.
 
     For example: `odefend detector score step-trace-digits-oon.safetensors scans/ --allowed 0.01`
     """
     from odefend.cli.detector import run_score
 
     use_data(data_dir)
-    run_score(file, pictures or [], net, data, images, allowed, quiet, as_json)
+    raise typer.Exit(run_score(file, pictures or [], net, data, options or [], images, allowed, quiet, as_json))
