@@ -17,6 +17,7 @@ from odefend.attacks import (
     LOSSES,
     PGD,
     PRESETS,
+    SPSA,
     AutoAttack,
     Availability,
     CarliniWagner,
@@ -24,10 +25,12 @@ from odefend.attacks import (
     FoolboxAttack,
     MinimumNorm,
     Pushed,
+    Square,
     SuperDeepFool,
     check_setup,
     named_attack,
 )
+from odefend.attacks.adam import Adam
 from odefend.attacks.losses import cross_entropy, dlr, margin
 from odefend.errors import InvalidInput, UnknownName
 from odefend.models import Classifier, ODENet
@@ -64,6 +67,9 @@ ATTACKS = [
     SHORT_CW,
     PGD(0.1, steps=3, search_precision="bfloat16"),
     dataclasses.replace(SHORT_CW, search_precision="bfloat16"),
+    Square(0.1, queries=30),
+    Square(0.6, L2, queries=30),
+    SPSA(0.1, steps=3, samples=4),
     Pushed(SHORT_CW, 1.1),
     Pushed(PGD(0.05, steps=3), 1.5),
     Availability(0.1, steps=3, grid=4),
@@ -90,7 +96,7 @@ ON_A_SOLVER = [
     FoolboxAttack("L2PGD", {"steps": 3}, epsilon=0.5),
 ]
 """One of each kind: a solve costs a hundred times what the other victims cost, and attacks do not know what they ask."""
-BLIND = ("HopSkipJump", "BlendedUniformNoise", "'square'")
+BLIND = ("HopSkipJump", "BlendedUniformNoise", "'square'", "Square(", "SPSA(")
 """Attacks that ask for no gradients."""
 
 
@@ -435,11 +441,9 @@ def test_confidence_pushes_past_the_boundary():
 
 
 def test_adam_is_that_of_torch():
-    from odefend.attacks.carlini_wagner import _Adam
-
     w = torch.randn(3, 1, 2, 2, dtype=torch.float64)
     theirs = w.clone().requires_grad_(True)
-    optimizer, ours = torch.optim.Adam([theirs], lr=0.1), _Adam(w, 0.1)
+    optimizer, ours = torch.optim.Adam([theirs], lr=0.1), Adam(w, 0.1)
     for _ in range(5):
         optimizer.zero_grad()
         (theirs**4).sum().backward()

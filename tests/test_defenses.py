@@ -14,11 +14,13 @@ from odefend.attacks import (
     FGSM,
     FMN,
     PGD,
+    SPSA,
     Availability,
     CarliniWagner,
     DeepFool,
     Expectation,
     MinimumNorm,
+    Square,
     SuperDeepFool,
 )
 from odefend.data.tamper import tamper
@@ -74,6 +76,8 @@ ALIKE = [
     MinimumNorm(),
     SuperDeepFool(steps=3),
     APGD(0.2, steps=4),
+    Square(0.3, queries=40),
+    SPSA(0.3, steps=8, samples=16, delta=0.05, learning_rate=0.05),
 ]
 """Those that go through one random defense: like the others, they ask the net for no more than logits."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from odefend.attacks import FGSM as FGSM
     from odefend.attacks import FMN as FMN
     from odefend.attacks import PGD as PGD
+    from odefend.attacks import SPSA as SPSA
     from odefend.attacks import Adversarial as Adversarial
     from odefend.attacks import Attack as Attack
     from odefend.attacks import AutoAttack as AutoAttack
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from odefend.attacks import Guard as Guard
     from odefend.attacks import MinimumNorm as MinimumNorm
     from odefend.attacks import Pushed as Pushed
+    from odefend.attacks import Square as Square
     from odefend.attacks import SuperDeepFool as SuperDeepFool
     from odefend.attacks import as_foolbox as as_foolbox
     from odefend.attacks import check_setup as check_setup

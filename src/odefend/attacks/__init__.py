@@ -28,5 +28,7 @@ from odefend.attacks.presets import named_attack as named_attack
 from odefend.attacks.push import Pushed as Pushed
 from odefend.attacks.setup_check import check_setup as check_setup
 from odefend.attacks.sources import ode_sources as ode_sources
+from odefend.attacks.spsa import SPSA as SPSA
+from odefend.attacks.square import Square as Square
 from odefend.attacks.strongest import Strongest as Strongest
 from odefend.attacks.strongest import strongest as strongest

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from odefend.attacks.adam import Adam
 from odefend.attacks.base import Attack, check_positive
 from odefend.attacks.losses import margin
 from odefend.attacks.problem import Problem
@@ -75,7 +76,7 @@ class CarliniWagner(Attack):
         # The box's edge is out of tanh's reach: distances are to the clean image as tanh can show it.
         reference = _box(start)
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        active, adam = torch.arange(len(rows), device=rows.device), _Adam(start, self.learning_rate)
+        active, adam = torch.arange(len(rows), device=rows.device), Adam(start, self.learning_rate)
         # Adam swings about the boundary: the best objective of a long while tells that a constant is too small, its latest
         # value does not; and once something is found, the way goes on getting shorter after steps without progress. Given up
         # after a tenth of the steps, as Foolbox does for a whole batch, single images came out up to 30 % farther.
@@ -132,24 +133,3 @@ class _Search:
         self.low = torch.where(found, self.low, self.constant)
         bisected = (self.low + torch.where(torch.isinf(self.high), self.low, self.high)) / 2
         self.constant = torch.where(torch.isinf(self.high), self.constant * 10, bisected)
-
-
-class _Adam:
-    """Adam (arXiv 1412.6980) on a set of images that shrinks; torch's optimizers cannot drop rows."""
-
-    def __init__(self, w: Images, learning_rate: float) -> None:
-        self.w, self.first, self.second = w.clone(), torch.zeros_like(w), torch.zeros_like(w)
-        self.learning_rate, self.count = learning_rate, 0
-
-    def step(self, gradient: Images) -> None:
-        """One update."""
-        self.count += 1
-        self.first = 0.9 * self.first + 0.1 * gradient
-        self.second = 0.999 * self.second + 0.001 * gradient.square()
-        first, second = self.first / (1 - 0.9**self.count), self.second / (1 - 0.999**self.count)
-        self.w = self.w - self.learning_rate * first / (second.sqrt() + 1e-8)
-
-    def take(self, rows: Mask) -> "_Adam":
-        """Keep some of the images."""
-        self.w, self.first, self.second = self.w[rows], self.first[rows], self.second[rows]
-        return self

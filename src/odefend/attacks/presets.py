@@ -18,6 +18,8 @@ from odefend.attacks.fmn import FMN
 from odefend.attacks.foolbox_adapter import FoolboxAttack
 from odefend.attacks.gradient import BIM, FGSM, PGD
 from odefend.attacks.minimum_norm import MinimumNorm
+from odefend.attacks.spsa import SPSA
+from odefend.attacks.square import Square
 from odefend.errors import InvalidInput, unknown
 from odefend.named import is_own, own_class
 from odefend.norms import LINF, NORMS, RMS, Norm
@@ -27,6 +29,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "bim": BIM,
     "pgd": PGD,
     "apgd": APGD,
+    "square": Square,
+    "spsa": SPSA,
     "minimum-norm": MinimumNorm,
     "carlini-wagner": CarliniWagner,
     "deepfool": DeepFool,
