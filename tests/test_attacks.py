@@ -27,6 +27,7 @@ from odefend.attacks import (
     Pushed,
     Square,
     SuperDeepFool,
+    WorstCase,
     check_setup,
     named_attack,
 )
@@ -70,6 +71,8 @@ ATTACKS = [
     Square(0.1, queries=30),
     Square(0.6, L2, queries=30),
     SPSA(0.1, steps=3, samples=4),
+    WorstCase(0.05, size="quick"),
+    WorstCase(0.3, L2, size="quick", search_precision="bfloat16"),
     Pushed(SHORT_CW, 1.1),
     Pushed(PGD(0.05, steps=3), 1.5),
     Availability(0.1, steps=3, grid=4),

@@ -22,6 +22,7 @@ from odefend.attacks import (
     MinimumNorm,
     Square,
     SuperDeepFool,
+    WorstCase,
 )
 from odefend.data.tamper import tamper
 from odefend.defenses import (
@@ -78,6 +79,7 @@ ALIKE = [
     APGD(0.2, steps=4),
     Square(0.3, queries=40),
     SPSA(0.3, steps=8, samples=16, delta=0.05, learning_rate=0.05),
+    WorstCase(0.3, size="quick"),
 ]
 """Those that go through one random defense: like the others, they ask the net for no more than logits."""
 

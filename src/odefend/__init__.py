@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from odefend.attacks import Pushed as Pushed
     from odefend.attacks import Square as Square
     from odefend.attacks import SuperDeepFool as SuperDeepFool
+    from odefend.attacks import WorstCase as WorstCase
     from odefend.attacks import as_foolbox as as_foolbox
     from odefend.attacks import check_setup as check_setup
     from odefend.attacks import named_attack as named_attack

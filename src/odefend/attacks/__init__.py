@@ -32,3 +32,4 @@ from odefend.attacks.spsa import SPSA as SPSA
 from odefend.attacks.square import Square as Square
 from odefend.attacks.strongest import Strongest as Strongest
 from odefend.attacks.strongest import strongest as strongest
+from odefend.attacks.worst_case import WorstCase as WorstCase

@@ -20,6 +20,7 @@ from odefend.attacks.gradient import BIM, FGSM, PGD
 from odefend.attacks.minimum_norm import MinimumNorm
 from odefend.attacks.spsa import SPSA
 from odefend.attacks.square import Square
+from odefend.attacks.worst_case import WorstCase
 from odefend.errors import InvalidInput, unknown
 from odefend.named import is_own, own_class
 from odefend.norms import LINF, NORMS, RMS, Norm
@@ -31,6 +32,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "apgd": APGD,
     "square": Square,
     "spsa": SPSA,
+    "worst-case": WorstCase,
     "minimum-norm": MinimumNorm,
     "carlini-wagner": CarliniWagner,
     "deepfool": DeepFool,

@@ -1,6 +1,7 @@
 """What an algorithm works on: the images under attack and the nets, with an account of every call."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -109,6 +110,13 @@ class Problem:
         logits = self.predict(rows, self.images[rows]).logits
         logits = logits.scatter(1, self.labels[rows, None], -torch.inf)
         return logits.topk(min(count, self.judge.classes - 1), dim=1).indices
+
+    def part(self, source: Classifier) -> "Problem":
+        """The same images for one of several attacks, with gradients of `source`: calls are counted together, and outer steps
+        apart."""
+        part = copy(self)
+        part.source, part.history = source, []
+        return part
 
     def _count(self, calls: Tensor, rows: Index, number: int | Tensor = 1) -> None:
         """Add to the account of the images at `rows`, of which an attack may follow several candidates at once."""
