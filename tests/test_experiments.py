@@ -1,5 +1,7 @@
 """Experiments: the language, its expansion, running it, and the tables, figures and claims that come of it."""
 
+import re
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import polars as pl
@@ -13,9 +15,9 @@ from odefend.experiments.parts import ClaimPart
 from odefend.intervals import Interval
 from odefend.metrics import METRICS, Rows
 from odefend.progress import Silent
-from odefend.report import experiment_page
 from odefend.report.claims import judge
 from odefend.report.drawn import figure
+from odefend.report.experiment_page import Report, merged
 from odefend.report.filled import table
 
 TOML = """
@@ -265,13 +267,87 @@ def test_who_gets_past_at_any_scale_got_past(rows):
 
 def test_the_report_has_tables_and_figures_as_files(experiment, rows):
     found, _, folder = rows
-    page = experiment_page.write(experiment, found, folder)
+    page = Report(experiment, found, folder).write()
     assert "Recovery by scale" in page.read_text() and "A larger ball" in page.read_text()
     assert (folder / "trial-figures" / "1.svg").read_text().startswith("<svg")
     assert "success, published" in (folder / "trial-tables" / "1.csv").read_text()
     again = page.read_text()
     run_report(folder, None)
     assert page.read_text() == again
+
+
+def test_the_report_is_one_self_contained_page(experiment, rows):
+    found, _, folder = rows
+    page = Report(experiment, found, folder).write().read_text()
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page), "nothing may be fetched"
+    assert "<script" not in page and "@import" not in page and "url(http" not in page
+    drawings = re.findall(r"<svg.*?</svg>", page, re.S)
+    assert len(drawings) == 3, "the figure, the gallery and the picture of the first screen"
+    for svg in drawings:
+        ET.fromstring(svg)
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids)), "figures must not share ids"
+    for words in (
+        "Who attacks, and how",
+        "follows unrolled gradients at tolerance 1e-05",
+        "Can the attacks be trusted?",
+        "tolerance 0.1",
+    ):
+        assert words in page, words
+    assert "nan" not in re.sub(r"<[^>]*>", " ", page).lower().split()
+
+
+def test_the_first_screen_says_how_each_attacked_model_stands(experiment, rows):
+    """By the same numbers as its rows, and with what is open: robust accuracy counts images that were wrong before as lost."""
+    report = Report(experiment, rows[0], rows[2])
+    standings = {one.model: one for one in report.headline.standings}
+    assert set(standings) == {"ode, tolerance 0.001", "ode, tolerance 0.1", "res", "random"}
+    assert {one.ball for one in report.headline.standings} == {"linf radius 0.2"}, "where most attacks were run"
+    made = rows[0].crafted.filter(model="ode", epsilon=0.2, attack="fgsm").filter(pl.col("rtol") == 0.1)
+    robust = (~made["success"] & ~made["initially_wrong"]).sum()
+    assert standings["ode, tolerance 0.1"].robust.value == pytest.approx(robust / made.height)
+    for one in report.headline.standings:
+        assert one.passed + one.failed + one.unknown > 5 and one.unknown
+    assert "Nothing here supports a claim of security" in report.headline.sentences[1]
+    told = {one.model: one.told for one in report.headline.standings}
+    checked = {(one.model, one.where): one for one in report.checks}
+    assert told["res"].split()[0] == str(sum(one.outcome == "passed" for one in report.checks if one.model == "res"))
+    assert any("past margin" in where for _, where in checked), "an attack past a detector is a model of its own"
+
+
+def test_checks_that_say_the_same_at_several_points_are_one_line(experiment, rows):
+    report = Report(experiment, rows[0], rows[2])
+    mine = [one for one in report.checks if one.model == "ode"]
+    lines = merged(mine)
+    assert len(lines) < len(mine) and {one.statement for one in lines} == {one.statement for one in mine}
+
+
+def test_pictures_are_shown_where_they_are_and_not_made_up(experiment, rows, tmp_path):
+    """Of the first attack; and none where the ledger has no images."""
+    of, found = Report(experiment, rows[0], rows[2]).examples
+    assert of.startswith("fgsm, radius 0.1") and found
+    for one in found:
+        assert abs(one.adversarial - one.clean).max() == pytest.approx(0.1, abs=1e-6)
+    assert Report(experiment, rows[0], tmp_path).examples == ("", [])
+
+
+def test_a_report_of_nothing_says_so(experiment, rows, tmp_path):
+    nothing = rows[0].where({"model": "nobody"})
+    page = Report(experiment, nothing, tmp_path).write().read_text()
+    assert "No model has been attacked so far" in page
+
+
+def test_other_rows_give_other_numbers(experiment, rows):
+    found, _, folder = rows
+    other = replace(
+        found,
+        crafted=found.crafted.with_columns(success=~pl.col("success")),
+        judged=found.judged.with_columns(correct=~pl.col("correct")),
+    )
+    one, two = (Report(experiment, which, folder) for which in (found, other))
+    assert one.headline.standings != two.headline.standings and one.checks != two.checks
+    assert [part.rows for part in one.tables] != [part.rows for part in two.tables]
+    assert one.figures != two.figures and one.claims != two.claims
 
 
 def test_matched_noise_comes_from_calibration_rows(rows):

@@ -11,9 +11,10 @@ from odefend.experiments.keys import keys
 from odefend.experiments.pilot import seconds_per_gradient
 from odefend.ledger import Ledger
 from odefend.metrics import Rows
-from odefend.report import Table, experiment_page
-from odefend.report.claims import Judged, judge
-from odefend.report.filled import table
+from odefend.report import Table
+from odefend.report.claims import Judged
+from odefend.report.experiment_page import Report
+from odefend.report.headline import Standing, standing_table
 
 
 def run_experiment(
@@ -30,21 +31,27 @@ def run_experiment(
     with showing(quiet, events) as progress:
         ledger = run(experiment, out, progress, workers, ray)
     rows = Rows.read(ledger, experiment.name)
-    page, seconds = experiment_page.write(experiment, rows, out), time.monotonic() - began
-    tables = [table(part, rows, experiment) for part in experiment.tables]
-    claims = [judge(claim, rows) for claim in experiment.claims]
+    report = Report(experiment, rows, out, own=True)
+    page, seconds = report.write(), time.monotonic() - began
     if as_json:
         print_json(
             {
                 "report": str(page),
                 "ledger": str(ledger.folder),
                 "seconds": round(seconds, 1),
-                "claims": [_claim(one) for one in claims],
-                "tables": [table_json(one) for one in tables],
+                "models": [_standing(one) for one in report.headline.standings],
+                "checks": [vars(one) for one in report.checks],
+                "claims": [_claim(one) for one in report.claims],
+                "tables": [table_json(one) for one in report.tables],
             }
         )
         return
-    show(*tables, *([_claims(claims)] if claims else []))
+    standing = report.headline.standings
+    show(
+        *([standing_table(standing)] if standing else []),
+        *report.tables,
+        *([_claims(report.claims)] if report.claims else []),
+    )
     say("", f"Report: {page}", f"Ledger: {ledger.folder}", f"Time: {clock(seconds)}")
 
 
@@ -59,7 +66,7 @@ def run_experiment_report(folder: Path, name: str) -> None:
     """The report of an experiment anew, from its rows."""
     experiment = read_experiment(folder / f"{name}.json")
     rows = Rows.read(Ledger(folder / "ledger"), experiment.name)
-    say(f"Report: {experiment_page.write(experiment, rows, folder)}")
+    say(f"Report: {Report(experiment, rows, folder).write()}")
 
 
 def run_keys(as_json: bool) -> None:
@@ -114,3 +121,7 @@ def _claims(claims: list[Judged]) -> Table:
 def _claim(one: Judged) -> dict[str, object]:
     sides = {"left": vars(one.left), "right": vars(one.right), "difference": vars(one.difference)}
     return {"claim": one.sentence, "outcome": one.outcome, **sides}
+
+
+def _standing(one: Standing) -> dict[str, object]:
+    return {**vars(one), "clean": vars(one.clean), "robust": vars(one.robust)}

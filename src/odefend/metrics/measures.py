@@ -40,6 +40,10 @@ class Metric(ABC):
         """The ratio to that of other rows, paired. Raises InvalidInput where the metric has none."""
         raise InvalidInput(f"over: expected a metric of single images, got {type(self).__name__}.")
 
+    def beside(self, rows: Rows, others: Rows) -> Interval:  # noqa: ARG002
+        """The number of both together. Raises InvalidInput where the metric is of one."""
+        raise InvalidInput(f"both: expected a metric of two kinds of rows, got {type(self).__name__}.")
+
 
 @dataclass(frozen=True)
 class Computed(Metric):
@@ -166,10 +170,16 @@ def lost(rows: Rows) -> pl.DataFrame:
 
 
 def _worst(rows: Rows, own: pl.Expr, judged: pl.Expr) -> pl.DataFrame:
+    """By what models judged, and of attacks whose images none of them judged, by the attacked model's own answer."""
     shown = _adversarial(rows).filter(~pl.col("initially_wrong"))
-    if shown.height:
-        return worst_draws(shown, judged)
-    return attacked(rows.crafted).group_by("image").agg(value=own.cast(pl.Float64).max())
+    alone = attacked(rows.crafted).join(
+        shown.select("attack", "epsilon").unique(), on=["attack", "epsilon"], how="anti", nulls_equal=True
+    )
+    parts = [
+        alone.group_by("image").agg(value=own.cast(pl.Float64).max()),
+        *([worst_draws(shown, judged)] if shown.height else []),
+    ]
+    return pl.concat(part.select("image", "value") for part in parts).group_by("image").agg(pl.col("value").max())
 
 
 def worst_draws(judged: pl.DataFrame, hit: pl.Expr) -> pl.DataFrame:
@@ -188,6 +198,14 @@ def worst_draws(judged: pl.DataFrame, hit: pl.Expr) -> pl.DataFrame:
     return _mean(shown, hit)
 
 
+def right_before(rows: Rows) -> pl.DataFrame:
+    """For each image that any attack of the cell was tried on, whether it is answered rightly when clean: by the judge, or where it
+    judged none, by the attacked model."""
+    clean = _clean(rows)
+    right = _mean(clean, pl.col("correct")) if clean.height else _mean(rows.crafted, ~pl.col("initially_wrong"))
+    return right.join(_tried(rows), on="image", how="semi")
+
+
 def robust(rows: Rows) -> pl.DataFrame:
     """For each image that every attack of the cell was tried on, whether it is answered rightly when clean, and no attack changes
     that. An answer that was given up is not a right one."""
@@ -196,16 +214,21 @@ def robust(rows: Rows) -> pl.DataFrame:
 
 def robust_anywhere(rows: Rows) -> pl.DataFrame:
     """The same for each image that any attack was tried on, under those that were: an upper bound."""
-    right = _mean(_clean(rows), pl.col("correct")).join(rows.crafted, on="image", how="semi")
-    each = right.join(lost(rows).rename({"value": "lost"}), on="image", how="left")
+    each = right_before(rows).join(lost(rows).rename({"value": "lost"}), on="image", how="left")
     return each.select("image", value=pl.min_horizontal("value", 1 - pl.col("lost").fill_null(1 - pl.col("value"))))
 
 
 def attacked_or_wrong(rows: Rows) -> pl.DataFrame:
     """The images that every attack of the cell was tried on."""
-    tried = rows.crafted.select("image", "attack", "epsilon").unique()
+    tried = _tried(rows)
     count = tried.select("attack", "epsilon").n_unique()
     return tried.group_by("image").len().filter(pl.col("len") == count).select("image")
+
+
+def _tried(rows: Rows) -> pl.DataFrame:
+    """Each image with each attack of the cell that was tried on it, or shown to a judge."""
+    by = ["image", "attack", "epsilon"]
+    return pl.concat([rows.crafted.select(by), _adversarial(rows).select(by)]).unique()
 
 
 def recovered(rows: Rows) -> pl.DataFrame:

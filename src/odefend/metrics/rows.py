@@ -50,7 +50,8 @@ class Rows:
     @classmethod
     def read(cls, ledger: Ledger, experiment: str | None = None) -> "Rows":
         """From a ledger: of one experiment by its name, or of all. Raises OutputError where rows of several codes are mixed."""
-        crafted = small(ledger.read("crafted", experiment, ("history",)))
+        search = pl.col("epsilon").is_null()
+        crafted = small(ledger.read("crafted", experiment)).with_columns(pl.when(search).then("history"))
         codes = crafted.group_by("attack").agg(pl.col("code_version").n_unique())
         if mixed := codes.filter(pl.col("code_version") > 1)["attack"].to_list():
             raise OutputError(

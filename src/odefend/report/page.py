@@ -7,6 +7,8 @@ import jinja2
 
 from odefend.evaluation.doubts import Doubt
 from odefend.files import write_text
+from odefend.metrics.signs import Check
+from odefend.report.headline import Headline
 from odefend.report.table import Table
 
 _TEMPLATES = jinja2.Environment(
@@ -27,6 +29,7 @@ class Section:
     figures: tuple[tuple[str, str], ...] = ()  # (SVG, caption)
     tables: tuple[Table, ...] = ()
     doubts: tuple[tuple[str, tuple[Doubt, ...]], ...] = ()  # (of what, doubts)
+    checks: tuple[tuple[str, tuple[Check, ...]], ...] = ()  # (of which model, checks)
     facts: tuple[tuple[str, str], ...] = ()
 
 
@@ -38,6 +41,7 @@ class Page:
     lead: str
     findings: tuple[str, ...]
     sections: tuple[Section, ...]
+    headline: Headline | None = None
 
 
 def write_page(page: Page, path: Path) -> None:
