@@ -34,6 +34,7 @@ from odefend.detectors import (
     StepTrace,
     ToleranceDrop,
     ToleranceVote,
+    Vote,
     agreement,
     load_detector,
     named_detector,
@@ -46,7 +47,12 @@ from odefend.errors import CheckpointError, InvalidInput, NotFitted, UnknownName
 from odefend.models import Autoencoder, count_parameters, load_image_model
 from odefend.seal import BLANK, sealed
 
-QUICK = {"tolerance-vote": {"votes": 5}, "noise-drop": {"draws": 3}, "separate-network": {"epochs": 5}}
+QUICK = {
+    "tolerance-vote": {"votes": 5},
+    "noise-vote": {"votes": 5},
+    "noise-drop": {"draws": 3},
+    "separate-network": {"epochs": 5},
+}
 OUTLIERS = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -97,10 +103,10 @@ def test_an_attacker_follows_other_draws_and_few(fitted, test_digits):
     other, some = fitted.redrawn(2), test_digits[:24]
     mixed, ids = torch.cat([some.images, OUTLIERS]), test_digits.ids[:48]
     own, found = scores(fitted, mixed, ids), scores(other, mixed, ids)
-    draws = isinstance(fitted, (ToleranceVote, ToleranceDrop, NoiseDrop))
+    draws = isinstance(fitted, (Vote, ToleranceDrop, NoiseDrop))
     assert (other is fitted) != draws and other.cost <= fitted.cost
     assert torch.equal(found, own) != draws and torch.equal(found, scores(fitted.redrawn(2), mixed, ids))
-    if isinstance(fitted, ToleranceVote):
+    if isinstance(fitted, Vote):
         assert other.cost == 2 and set(found.tolist()) <= {0.0, 2.5, 5.0}  # of two votes, one against none or two
     elif draws:
         assert other.cost == 1 + min(2, fitted.cost - 1)
@@ -270,7 +276,7 @@ def test_an_image_without_an_answer_is_the_most_suspicious(fitted, at, test_digi
     elif not fitted.cost:
         assert torch.isfinite(found).all() and torch.equal(found, scores(fitted, some.images, some.ids))
     else:
-        most = fitted.votes if isinstance(fitted, ToleranceVote) else MOST
+        most = fitted.votes if isinstance(fitted, Vote) else MOST
         assert found.tolist() == [pytest.approx(most)] * 3
     if isinstance(fitted, EmbeddedError):
         images = some.images.clone().requires_grad_()

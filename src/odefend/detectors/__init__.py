@@ -32,5 +32,7 @@ from odefend.detectors.storage import load_detector as load_detector
 from odefend.detectors.storage import named_detector as named_detector
 from odefend.detectors.storage import save_detector as save_detector
 from odefend.detectors.storage import setting_types as setting_types
+from odefend.detectors.vote import NoiseVote as NoiseVote
 from odefend.detectors.vote import ToleranceVote as ToleranceVote
+from odefend.detectors.vote import Vote as Vote
 from odefend.detectors.vote import agreement as agreement

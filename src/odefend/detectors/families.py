@@ -7,7 +7,7 @@ from odefend.detectors.network import SeparateNetwork
 from odefend.detectors.pca import PrincipalComponents
 from odefend.detectors.reconstruction import PurificationChange, ReconstructionError
 from odefend.detectors.solver import EmbeddedError, LogitSpread, StepTrace, ToleranceDrop
-from odefend.detectors.vote import ToleranceVote
+from odefend.detectors.vote import NoiseVote, ToleranceVote
 from odefend.errors import unknown
 from odefend.named import is_own, own_class
 
@@ -19,6 +19,7 @@ DETECTORS: dict[str, type[Detector]] = {
     "noise-drop": NoiseDrop,
     "feature-squeezing": FeatureSqueezing,
     "tolerance-vote": ToleranceVote,
+    "noise-vote": NoiseVote,
     "tolerance-drop": ToleranceDrop,
     "logit-spread": LogitSpread,
     "embedded-error": EmbeddedError,

@@ -1,20 +1,22 @@
 """The tolerance vote of Carrara et al. (ICPR-W 2020): solve at V random tolerances and count the largest agreement.
 
-Their rule accepts an image whose largest agreeing group v_agree has at least v_min votes.
+Their rule accepts an image whose largest agreeing group v_agree has at least v_min votes. Beside it stands the control: as many
+passes under input noise.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from odefend.attacks import straight_through
 from odefend.attacks.problem import padded_batches
-from odefend.defenses import RandomTolerance
+from odefend.defenses import InputNoise, RandomTolerance
 from odefend.detectors.base import Detector
 from odefend.errors import InvalidInput
-from odefend.models import Prediction, Solving
+from odefend.models import Classifier, Prediction, Solving
 from odefend.tensors import Counts, Images, Mask, PerImage
 
 ABSTAINED = -1
@@ -38,13 +40,12 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class ToleranceVote(Detector):
-    """Score V - v_agree of V solves at random tolerances: 0 where all agree."""
+class Vote(Detector):
+    """Score V - v_agree of V answers of the net behind a `defense` that draws: 0 where all agree."""
 
-    of_solver = True
-    net: Solving
+    net: Any
     votes: int = 20
-    defense: RandomTolerance = field(default_factory=RandomTolerance)
+    defense: Any = None
 
     def __post_init__(self) -> None:
         if self.votes < 2:
@@ -52,11 +53,11 @@ class ToleranceVote(Detector):
 
     @torch.no_grad()
     def ballots(self, images: Images, ids: Sequence[str]) -> torch.Tensor:
-        """The label each solve gives, (images, V), ABSTAINED where it failed."""
+        """The label each answer gives, (images, V), ABSTAINED where there is none."""
         return torch.stack([_ballot(said) for said in self._said(images, ids)], 1)
 
     def suspicion(self, images: Images, ids: Sequence[str]) -> PerImage:
-        """V - v_agree; its gradient is that of V minus the sum of the probabilities that the solves give to the label of the
+        """V - v_agree; its gradient is that of V minus the sum of the probabilities that the answers give to the label of the
         largest group."""
         if not (torch.is_grad_enabled() and images.requires_grad):
             return (self.votes - agreement(self.ballots(images, ids))).double()
@@ -73,6 +74,24 @@ class ToleranceVote(Detector):
     def accepts(self, images: Images, ids: Sequence[str], v_min: int) -> Mask:
         """Whether at least `v_min` of the votes agree."""
         return self.score(images, ids) <= self.votes - v_min
+
+    def redrawn(self, draws: int) -> "Vote":
+        """As said there, but by two answers at least, since one alone always agrees with itself."""
+        other = replace(self.defense, seed=self.defense.seed + 1)
+        return _Sample(self.net, max(2, min(draws, self.votes)), other, of=self.votes)
+
+    @property
+    def cost(self) -> int:
+        return self.votes
+
+
+@dataclass(eq=False)
+class ToleranceVote(Vote):
+    """The vote of V solves at random tolerances."""
+
+    of_solver = True
+    net: Solving
+    defense: RandomTolerance = field(default_factory=RandomTolerance)
 
     @torch.no_grad()
     def settled(self, images: Images, ids: Sequence[str], v_min: int) -> Outcome:
@@ -95,19 +114,18 @@ class ToleranceVote(Detector):
                 break
         return Outcome(counts.amax(1) >= v_min, solves, nfe)
 
-    def redrawn(self, draws: int) -> "ToleranceVote":
-        """As said there, but by two solves at least, since one alone always agrees with itself."""
-        other = replace(self.defense, seed=self.defense.seed + 1)
-        return _Sample(self.net, max(2, min(draws, self.votes)), other, of=self.votes)
 
-    @property
-    def cost(self) -> int:
-        return self.votes
+@dataclass(eq=False)
+class NoiseVote(Vote):
+    """The vote of V passes under input noise: what a vote over tolerances, at the same cost, has to beat."""
+
+    net: Classifier
+    defense: InputNoise = field(default_factory=lambda: InputNoise(0.1))
 
 
 @dataclass(eq=False)
-class _Sample(ToleranceVote):
-    """A vote of fewer solves, whose score, proportionally smaller, is told in units of a vote `of` so many."""
+class _Sample(Vote):
+    """A vote of fewer answers, whose score, proportionally smaller, is told in units of a vote `of` so many."""
 
     of: int = 20
 

@@ -45,10 +45,13 @@ def _thresholds(experiment: Experiment, detector: str, rows: Rows) -> dict[float
     return {one: (threshold(scored["score"].to_numpy(), one), max(high - low, 1e-3)) for one in sorted(alarms)}
 
 
-def matched_noise(rows: Rows, reference: float) -> list[float]:
+def matched_noise(rows: Rows, reference: float, within: tuple[float, float] | None = None) -> list[float] | float:
     """For each other tolerance that clean images were judged at, the standard deviation of input noise that moves their margins as
-    much as the change from `reference` does, in the order of the tolerances."""
+    much as the change from `reference` does, in the order of the tolerances. With `within`, the one of all between these two
+    together."""
     found = doses(rows.judged, reference)
+    if within is not None:
+        return found.sigma(*(tolerance for tolerance in found.changes if within[0] <= tolerance <= within[1]))
     return [found.sigma(tolerance) for tolerance in sorted(found.changes) if tolerance != reference]
 
 

@@ -200,8 +200,12 @@ class Expansion:
         return DetectorSpec(part.detector, canonical(self.resolved(part.settings)), learn, attacked, name)
 
     def calibrated(self) -> list[str]:
-        """Detectors whose thresholds something needs."""
-        return sorted({name for part in self.experiment.attacks.values() for name in several(part.knowing)})
+        """Detectors whose thresholds something needs: an attack that knows them, or rates of alarms."""
+        known = {name for part in self.experiment.attacks.values() for name in several(part.knowing)}
+        scoring = [part for part in self.experiment.measures.values() if part.measure == "score"]
+        scored = {name for part in scoring for name in several(part.detectors) or self.experiment.detectors}
+        held_out = {name for name in scored if self.experiment.detectors[name].calibration in self.experiment.data}
+        return sorted(known | held_out)
 
     def calibration(self, name: str) -> list[Task]:
         """A detector before the clean images that its thresholds are set on."""

@@ -157,7 +157,7 @@ class Cell(Part):
     tolerance: OneOrMore[float] | None = Field(default=None, description="of the model that is attacked or judges")
     attacked_at: OneOrMore[float] | None = Field(default=None, description="tolerance at which judged images were made")
     epsilon: OneOrMore[float] | None = None
-    scale: float | None = None
+    scale: OneOrMore[float] | None = None
     sigma: float | None = None
     alarms: float | None = None
     radius: OneOrMore[Radius] | None = Field(
@@ -169,11 +169,12 @@ class Cell(Part):
 class Column(Cell):
     """A column of a table: a head and its cells; with `minus` or `over`, a paired difference or ratio with another cell.
 
-    `of` "other" is about what each row is set beside (its `other`), as is minus or over "other".
+    `of` "other" is about what each row is set beside (its `other`), as is minus or over "other"; "both" is for a metric that is a
+    number of two kinds of rows.
     """
 
     head: str = ""
-    of: Literal["row", "other"] = "row"
+    of: Literal["row", "other", "both"] = "row"
     minus: Cell | Literal["other"] | None = None
     over: Cell | Literal["other"] | None = None
     show: str = Field(
@@ -209,6 +210,7 @@ class Line(Cell):
 
     label: str = ""
     dash: Literal["-", "--", ":"] = "-"
+    other: Cell | None = Field(default=None, description="what a metric of two kinds of rows is set beside")
 
 
 class FigurePart(Part):

@@ -4,12 +4,19 @@ Minimum-norm adversarial images sit on the decision boundary, so *any* change fl
 noise is Gaussian input noise that moves the margins of clean images as much as the change of tolerance does: see `dose`.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from odefend.dose import Doses
+from odefend.dose import RESAMPLES, Beside, Doses, beside
+from odefend.errors import InvalidInput
+from odefend.intervals import NO_DATA, Interval
+from odefend.metrics.measures import Computed, Metric, recovered
+from odefend.metrics.rows import Rows
 
 
 def doses(judged: pl.DataFrame, reference: float) -> Doses:
@@ -43,3 +50,82 @@ def half_recovery(recovery: dict[float, float]) -> float:
             share = (recovery[low] - half) / (recovery[low] - recovery[high])
             return low + share * (high - low)
     return float("inf")
+
+
+def s50(rows: Rows) -> Interval:
+    """`half_recovery` of the scales that a cell has, with its percentile bootstrap interval over images."""
+    scales = sorted(scale for scale in rows.judged["scale"].drop_nulls().unique() if scale >= 1)
+    parts = [recovered(rows.where({"scale": scale})).sort("image")["value"].to_numpy() for scale in scales]
+    if not parts or not len(parts[0]) or not parts[0].any():
+        return NO_DATA
+    curves, count = np.stack(parts, 1), len(parts[0])
+    picks = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    drawn = [half_recovery(dict(zip(scales, curve, strict=True))) for curve in curves[picks].mean(1)]
+    low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
+    return Interval(half_recovery(dict(zip(scales, curves.mean(0), strict=True))), float(low), float(high), count)
+
+
+@dataclass(frozen=True)
+class EqualDose(Metric):
+    """What a tolerance recovers beside noise of equal dose: of rows at one tolerance, and of others under noise at that of the
+    attack. Both have the images of an attack, and clean calibration images that tell the dose; the others have these without noise
+    as well. `what`: the noise's standard deviation, the share that it recovers, or the tolerance's share minus that."""
+
+    what: Literal["sigma", "recovered", "difference"]
+    show: str
+
+    def of(self, rows: Rows) -> Interval:
+        raise InvalidInput(
+            f"metric: expected other rows under noise beside the {rows.judged.height} of a tolerance, got none."
+        )
+
+    def minus(self, rows: Rows, others: Rows) -> Interval:
+        return self.beside(rows, others)
+
+    def beside(self, rows: Rows, others: Rows) -> Interval:
+        tolerances, references = (some.judged["rtol"].drop_nulls().unique().to_list() for some in (rows, others))
+        if len(tolerances) != 1 or len(references) != 1:
+            return NO_DATA
+        found = doses(pl.concat([_clean(rows), _clean(others)]).unique(maintain_order=True), references[0])
+        by_noise = _shares(others, recovered(rows)["image"])
+        if not by_noise or tolerances[0] not in found.changes:
+            return NO_DATA
+        return self._number(found, tolerances[0], recovered(rows).sort("image")["value"].to_numpy(), by_noise)
+
+    def _number(
+        self, found: Doses, tolerance: float, back: np.ndarray, by_noise: Mapping[float, np.ndarray]
+    ) -> Interval:
+        if self.what == "sigma":
+            low, high = np.percentile(found.resampled(tolerance), [2.5, 97.5])
+            return Interval(found.sigma(tolerance), float(low), float(high), len(back))
+        equal: Beside = beside(found, tolerance, back, by_noise)
+        return equal.recovered if self.what == "recovered" else equal.difference
+
+
+def _clean(rows: Rows) -> pl.DataFrame:
+    return rows.judged.filter(pl.col("kind") == "clean")
+
+
+def _shares(rows: Rows, images: pl.Series) -> dict[float, np.ndarray]:
+    """For noise of each standard deviation the share of draws in which each of some images is right again."""
+    found = {}
+    for (sigma,), part in sorted(
+        rows.judged.filter(pl.col("sigma").is_not_null(), "attack_success").partition_by("sigma", as_dict=True).items()
+    ):
+        both = (
+            images.sort()
+            .to_frame()
+            .join(part.group_by("image").agg(pl.col("correct").cast(pl.Float64).mean()), on="image", how="left")
+        )
+        column = both.sort("image")["correct"]
+        if not column.null_count() and len(column):
+            found[float(str(sigma))] = column.to_numpy()
+    return found
+
+
+CONTROLS: Mapping[str, Metric] = {
+    "s50": Computed(s50, "3"),
+    "noise of equal dose": EqualDose("sigma", "4"),
+    "recovered by noise of equal dose": EqualDose("recovered", "percent"),
+    "recovered minus noise of equal dose": EqualDose("difference", "points"),
+}

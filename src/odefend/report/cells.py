@@ -7,7 +7,8 @@ from typing import Any, cast
 from odefend.errors import unknown
 from odefend.experiments.parts import Cell, Column, Row
 from odefend.intervals import Interval
-from odefend.metrics.measures import METRICS, Computed, Metric
+from odefend.metrics import METRICS
+from odefend.metrics.measures import Computed, Metric
 from odefend.metrics.rows import Rows
 
 FILTERS = tuple(name for name in Cell.model_fields if name != "metric")
@@ -40,8 +41,8 @@ class Filled:
 
 def fill(rows: Rows, column: Column, where: Cell, row: Row) -> Filled:
     """A cell of a table, of which all cells have `where` in common; without text where its row is set beside nothing."""
-    line = row if column.of == "row" else row.other
-    against = column.minus or column.over
+    line = row.other if column.of == "other" else row
+    against = "other" if column.of == "both" else column.minus or column.over
     if line is None or (against == "other" and row.other is None):
         return Filled("")
     around = (where, line, column)
@@ -50,6 +51,8 @@ def fill(rows: Rows, column: Column, where: Cell, row: Row) -> Filled:
         return _shown(metric.of(here), column, metric.show)
     other = row.other if against == "other" else against
     there = rows.where(wanted(where, *([] if against == "other" else [line]), column, *([other] if other else [])))
+    if column.of == "both":
+        return _shown(metric.beside(here, there), column, metric.show)
     if column.minus is not None:
         return _shown(metric.minus(here, there), column, "points")
     return _shown(metric.over(here, there), column, "3")

@@ -63,8 +63,16 @@ def panelled(width: float, height: float, columns: int = 1) -> tuple[Figure, lis
         return figure, list(np.atleast_1d(np.asarray(figure.subplots(1, columns))))
 
 
-def line(axes: Axes, x: Sequence[float], values: Sequence[Interval], color: str, label: str, dash: str = "-") -> None:
-    """A curve in percent with its confidence band; points without data are left out."""
+def line(
+    axes: Axes,
+    x: Sequence[float],
+    values: Sequence[Interval],
+    color: str,
+    label: str,
+    dash: str = "-",
+    band: bool = True,
+) -> None:
+    """A curve in percent, with a `band` of its confidence intervals; points without data are left out."""
     kept = [(at, value) for at, value in zip(x, values, strict=True) if value.n]
     if not kept:
         return
@@ -72,6 +80,8 @@ def line(axes: Axes, x: Sequence[float], values: Sequence[Interval], color: str,
     axes.plot(
         at, [100 * v.value for _, v in kept], color=color, linestyle=dash, marker="o", markersize=3.5, label=label
     )
+    if not band:
+        return
     axes.fill_between(
         at, [100 * v.low for _, v in kept], [100 * v.high for _, v in kept], color=color, alpha=0.13, linewidth=0
     )

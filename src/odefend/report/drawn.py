@@ -16,11 +16,14 @@ from odefend.metrics.detection import acceptance
 from odefend.metrics.measures import PerImage, scores
 from odefend.metrics.rows import Rows
 from odefend.report.cells import metric_of, wanted
-from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, line, panelled, svg
+from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, legend, line, panelled, svg
 
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, "#6fa3d8", "#b3cfec")
 SPREAD = 30
 """How many times the least the largest number along an axis is, from where on the axis is logarithmic."""
+
+BANDS = 5
+"""Curves with bands of intervals, at most: more would hide each other."""
 
 WORDS = {
     "tolerance": "tolerance of the judge",
@@ -44,7 +47,7 @@ def lines(part: FigurePart, rows: Rows) -> str:
     shown: list[float] = []
     for one, color in zip(part.lines, cycle(COLORS), strict=False):
         at, values = curve(part, one, rows)
-        line(axes, at, values, color, one.label, one.dash)
+        line(axes, at, values, color, one.label, one.dash, band=len(part.lines) <= BANDS)
         shown += at
     percent = all(metric_of(part.where, one).show == "percent" for one in part.lines)
     axes.set(xlabel=WORDS.get(part.x, part.x), ylabel=part.y + (", %" if percent and part.y else ""))
@@ -52,7 +55,7 @@ def lines(part: FigurePart, rows: Rows) -> str:
         axes.set_xscale("log")
     if percent:
         axes.set_ylim(-3, 103)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    legend(axes, fontsize=9)
     return svg(drawing, part.title)
 
 
@@ -61,7 +64,9 @@ def curve(part: FigurePart, one: Line, rows: Rows) -> tuple[list[float], list[In
     mine, metric = rows.where(wanted(part.where, one)), metric_of(part.where, one)
     at = list(several(getattr(one, part.x, None))) or axis(mine, part.x)
     percent = metric.show == "percent"
-    found = [metric.of(mine.where({part.x: where})) for where in at]
+    parts = [mine.where({part.x: where}) for where in at]
+    other = None if one.other is None else rows.where(wanted(part.where, one.other))
+    found = [metric.of(some) if other is None else metric.beside(some, other) for some in parts]
     return at, found if percent else [_hundredth(value) for value in found]
 
 
@@ -115,8 +120,7 @@ def roc(part: FigurePart, rows: Rows) -> str:
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
         axes.set(xlabel="attacked images accepted, %", title=f"s = {scale:g}", xlim=(-3, 103), ylim=(-3, 103))
     panels[0].set_ylabel("clean images accepted, %")
-    if panels[-1].get_legend_handles_labels()[0]:
-        panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
+    legend(panels[-1], fontsize=8.5)
     return svg(drawing, part.title)
 
 
