@@ -64,10 +64,12 @@ def test_an_image_judged_elsewhere_is_lost_where_the_solver_gives_up():
 
 
 def test_robust_accuracy_counts_only_answers():
-    rows = Rows(MADE, SHOWN, SHOWN.clear(), SHOWN.clear(), SHOWN.clear())
+    shown = SHOWN.with_columns(attack=pl.lit(None, pl.String), epsilon=pl.lit(None, pl.Float64))
+    rows = Rows(MADE, shown, shown.clear(), shown.clear(), shown.clear())
     assert METRICS["robust accuracy"].of(rows).value == pytest.approx(3 / 10)
-    again = SHOWN.with_columns(kind=pl.lit("adversarial"), crafted=pl.lit("k"), status=pl.Series(GIVEN_UP))
+    again = shown.with_columns(kind=pl.lit("adversarial"), crafted=pl.lit("k"), status=pl.Series(GIVEN_UP))
+    again = again.with_columns(MADE["attack"], MADE["epsilon"])
     again = again.with_columns(correct=~pl.Series(FOOLED) & ~pl.Series(WRONG) & (pl.col("status") == 0))
-    judged = Rows(MADE, pl.concat([SHOWN, again]), SHOWN.clear(), SHOWN.clear(), SHOWN.clear())
+    judged = Rows(MADE, pl.concat([shown, again]), shown.clear(), shown.clear(), shown.clear())
     assert METRICS["robust accuracy"].of(judged).value == pytest.approx(3 / 10)
     assert METRICS["fooled"].of(judged).value == pytest.approx(4 / 9), "which only attacks are credited with"

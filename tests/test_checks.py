@@ -142,7 +142,7 @@ def rows_of(*frames, judged=None):
     tables["crafted"] = pl.concat([tables["crafted"], *frames], how="diagonal_relaxed")
     if judged is not None:
         tables["judged"] = pl.concat([tables["judged"], judged], how="diagonal_relaxed")
-    return Rows(*(tables[name] for name in ("crafted", "judged", "scored", "certified", "traced")))
+    return Rows(tables["crafted"], tables["judged"], tables["scored"], tables["certified"], tables["traced"])
 
 
 CAREFUL = {

@@ -59,7 +59,7 @@ def rows():
         [tables[1].with_columns(pl.lit(None, kind).alias(name) for name, kind in extra.items()), *frames],
         how="diagonal_relaxed",
     )
-    return Rows(*tables)
+    return Rows(tables[0], tables[1], tables[2], tables[3], tables[4])
 
 
 def sides(rows, tolerance):
@@ -107,7 +107,7 @@ def test_without_noise_beside_it_there_is_no_number(rows):
 def test_noise_of_equal_dose_is_derived_for_each_tolerance_or_for_all_together(rows):
     clean = rows.where({"measure": "clean"})
     each, found = matched_noise(clean, 1e-3), doses(clean.judged, 1e-3)
-    assert each == [found.sigma(1.0), found.sigma(10.0)]
+    assert isinstance(each, list) and each == [found.sigma(1.0), found.sigma(10.0)]
     assert matched_noise(clean, 1e-3, within=(0.5, 5.0)) == each[0]
     assert matched_noise(clean, 1e-3, within=(0.5, 50.0)) == found.sigma(1.0, 10.0)
 
