@@ -81,7 +81,7 @@ def test_checkpoints_are_those_of_the_paper_for_its_own_number_of_steps():
 def test_an_image_goes_back_to_its_best_point_with_half_its_step_when_it_swings():
     """Of four images one rises always, one swings, one has stopped where it was best, and one has only just begun to stop."""
     start = torch.zeros(4, 1, 1, 1)
-    climb = _Climb.begun(torch.arange(4), start, 1.0)
+    climb = _Climb.begun(torch.arange(4), torch.arange(4), start, 1.0)
     climb.halved, climb.last_top = torch.tensor([False] * 4), torch.tensor([0.0, 0.0, 4.0, 0.0])
     for step, heights in enumerate(([1.0, 3.0, 4.0, 1.0], [2, 1, 1, 2], [3, 2, 2, 3], [4, 1, 3, 4], [5, 2, 3.5, 5])):
         climb.x = torch.full_like(start, step)
@@ -146,8 +146,26 @@ def test_restarts_and_targets_start_anew_on_what_is_left(res, test_digits):
     other = APGD(0.08, steps=3)(res, some.images, some.labels, ids=some.ids, seed=1)
     assert not torch.equal(other.images, one.images)
     aimed = APGD(0.08, steps=3, targets=4)(res, some.images, some.labels, ids=some.ids)
-    assert (aimed.gradient_calls[~aimed.success & ~aimed.initially_wrong] == 12).all()
-    assert aimed.history.shape[1] == 4 * (3 + 1)
+    assert (aimed.gradient_calls[~aimed.success & ~aimed.initially_wrong] == 4 + 2 + 1).all()
+    assert aimed.history.shape[1] == 4 + 2 + 1 + 1
+
+
+def test_the_classes_race():
+    attack = APGD(0.1, targets=9)
+    rounds = [(9, range(22)), (4, range(22, 41)), (2, range(41, 57)), (1, range(57, 100))]
+    assert attack.rounds(9) == rounds and attack.rounds(1) == [(1, range(100))] and attack.cost == 349
+    for steps in range(1, 30):
+        gone = [step for _, steps in APGD(0.1, steps=steps).rounds(9) for step in steps]
+        assert gone == list(range(steps))
+    # The class that the image is nearest to by its slope wins, though another has the largest logit at first.
+    weight = torch.zeros(4, 64, dtype=torch.float64)
+    weight[1], weight[2, :32], weight[3, :8] = 1.0, 4.0, 0.1
+    net = Linear(weight, torch.tensor([60.0, 5.0, -30.0, 0.0], dtype=torch.float64)).eval()
+    image, label = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64), torch.tensor([0])
+    assert net.predict(image).labels == 0 and net(image).argsort(descending=True)[0, 1] == 1
+    for steps in (10, 100):
+        found = APGD(0.5, L2, steps=steps, loss="margin", targets=3, early_stop=False)(net, image, label)
+        assert (found.images[0, 0, 4:] == 0.5).all() and found.distance.item() == pytest.approx(0.5)
 
 
 def test_the_source_leads_and_the_classifier_judges_every_step(oon, res, test_digits):

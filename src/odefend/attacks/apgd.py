@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from math import log2
 
 import torch
 from torch import Tensor
@@ -23,7 +25,10 @@ class APGD(GradientAttack):
     with half its step size if the loss rose in fewer than a share `rho` of the steps since the last one, or if its best point
     has not changed since then with the same step size.
 
-    `targets`: how many of the wrong classes with the largest logits are aimed at, one after another; 0: away from the true class.
+    `targets`: how many of the wrong classes with the largest logits are aimed at; 0: away from the true class. The classes race:
+    of nine ways, the four that have come highest go on after the first checkpoint, two after the second, one after the third, in
+    349 gradients instead of the paper's 900 (on 500 images of digits-res each broke the same number, in L-inf and L2).
+
     APGD-CE is `APGD(epsilon)`, APGD-DLR `loss="dlr"`, APGD-T `loss="dlr", targets=9`. dlr needs three classes, with targets
     four; with fewer, use margin. All of that is tried from `restarts` random points, on the images that are left. With
     `early_stop` an image stops at its first success; without, it ends with the candidate of the largest margin.
@@ -49,43 +54,70 @@ class APGD(GradientAttack):
 
     @property
     def cost(self) -> float:
-        return float(self.steps) * self.restarts * max(self.targets, 1)
+        return float(self.restarts * sum(ways * len(steps) for ways, steps in self.rounds(max(self.targets, 1))))
+
+    def rounds(self, ways: int) -> list[tuple[int, range]]:
+        """How many ways go on in which steps, round by round."""
+        ends = [at for at, _ in checkpoints(self.steps)][: int(log2(ways))]
+        return [(ways >> number, range(*steps)) for number, steps in enumerate(pairwise([0, *ends, self.steps]))]
 
     def perturb(self, problem: Problem, rows: Index) -> Images:
-        best, aims = Best(self, problem, rows), self._aims(problem, rows)
-        for number in range(self.restarts * len(aims)):
+        best = Best(self, problem, rows)
+        aims = problem.likeliest(rows, self.targets) if self.targets else problem.labels[rows, None]
+        for restart in range(self.restarts):
             if len(best.left):
-                self._climb(problem, best, aims[number % len(aims)], number)
-        best.remember_until(self.restarts * len(aims) * (self.steps + 1))
+                self._race(problem, best, aims, restart)
+        rounds = self.rounds(aims.shape[1])
+        best.remember_until(self.restarts * (sum(ways * len(steps) for ways, steps in rounds) + rounds[-1][0]))
         return best.images
 
-    def _aims(self, problem: Problem, rows: Index) -> list[Labels | None]:
-        """For each try of a restart, the class that each image is driven towards, if any."""
-        return list(problem.likeliest(rows, self.targets).unbind(1)) if self.targets else [None]
-
-    def _climb(self, problem: Problem, best: Best, towards: Labels | None, number: int) -> None:
-        """One try, for the images that are left."""
-        active, rows = best.left, best.rows
-        climb = _Climb.begun(active, random_start(self, problem, rows[active], number), 2 * self.epsilon)
-        periods = dict(checkpoints(self.steps))
+    def _race(self, problem: Problem, best: Best, aims: Tensor, restart: int) -> None:
+        """From one random point for each of the classes aimed at, (N, K)."""
+        left, count = best.left, aims.shape[1]
         problem.progress.stage(self.name, self.steps)
-        for step in range(self.steps):
-            last, active = step == self.steps - 1, climb.active
-            aim = None if towards is None else towards[active]
-            found = problem.ascend(rows[active], climb.x, LOSSES[self.loss], last=last, towards=aim)
-            best.note(active, climb.x, problem.confirm(rows[active], climb.x, found.seen, last=last))
+        ways = [
+            _Climb.begun(
+                left, aim, random_start(self, problem, best.rows[left], restart * count + number), 2 * self.epsilon
+            )
+            for number, aim in enumerate(aims[left].unbind(1))
+        ]
+        for going, steps in self.rounds(count):
+            ways = [self._climb(problem, best, way, steps) for way in self._highest(best, ways, going)]
+        for way in ways:
+            way = self._left(best, way)
+            if len(way.active):
+                best.note(way.active, way.x, problem.stand(best.rows[way.active], way.x))
+                best.remember()
+
+    def _climb(self, problem: Problem, best: Best, climb: "_Climb", steps: range) -> "_Climb":
+        """Some of the steps of one way."""
+        periods = dict(checkpoints(self.steps))
+        for step in steps:
+            last, rows = step == self.steps - 1, best.rows[climb.active]
+            towards = climb.aim if self.targets else None
+            found = problem.ascend(rows, climb.x, LOSSES[self.loss], last=last, towards=towards)
+            best.note(climb.active, climb.x, problem.confirm(rows, climb.x, found.seen, last=last))
             best.remember()
             problem.progress.advance(step)
             climb.note(found.height, found.gradient)
-            if self.early_stop:
-                climb = climb.only(~best.broken[active])
-                if not len(climb.active):
-                    return
+            climb = self._left(best, climb)
+            if not len(climb.active):
+                break
             if step in periods:
                 climb.check(self.rho, periods[step])
-            climb.step(self, problem.images[rows[climb.active]], 0.0 if step == 0 else self.momentum)
-        best.note(climb.active, climb.x, problem.stand(rows[climb.active], climb.x))
-        best.remember()
+            climb.step(self, problem.images[best.rows[climb.active]], 0.0 if step == 0 else self.momentum)
+        return climb
+
+    def _left(self, best: Best, climb: "_Climb") -> "_Climb":
+        return climb.only(~best.broken[climb.active]) if self.early_stop else climb
+
+    def _highest(self, best: Best, ways: list["_Climb"], going: int) -> list["_Climb"]:
+        """For each image that is left, those of the ways that have come highest."""
+        ways = [self._left(best, way) for way in ways]
+        if going == len(ways):
+            return ways
+        order = torch.stack([way.top for way in ways]).argsort(dim=0, descending=True, stable=True)
+        return [_Climb.chosen(ways, rank) for rank in order[:going]]
 
 
 def checkpoints(steps: int) -> Iterator[tuple[int, int]]:
@@ -102,9 +134,10 @@ def checkpoints(steps: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class _Climb:
-    """The images under way, each at its own point with its own step size; all fields have one entry for each."""
+    """A way of each image, at its own point with its own step size; all fields have one entry for each image."""
 
     active: Index
+    aim: Labels
     x: Images
     before: Images
     gradient: Images
@@ -118,13 +151,14 @@ class _Climb:
     halved: Mask
 
     @classmethod
-    def begun(cls, active: Index, start: Images, size: float) -> "_Climb":
+    def begun(cls, active: Index, aim: Labels, start: Images, size: float) -> "_Climb":
         """At the start, before anything was said of it."""
         zero, low = torch.zeros_like(start), torch.full_like(start[:, 0, 0, 0], -torch.inf)
         count = torch.zeros_like(active)
         # What is first said is no rise, and no step size before the first is the same as it.
         return cls(
             active=active,
+            aim=aim,
             x=start,
             before=start,
             gradient=zero,
@@ -137,6 +171,13 @@ class _Climb:
             last_top=low,
             halved=count == 0,
         )
+
+    @classmethod
+    def chosen(cls, ways: list["_Climb"], rank: Index) -> "_Climb":
+        """For each image, one of several ways of the same images."""
+        one = torch.arange(len(rank), device=rank.device)
+        each = {field.name: torch.stack([getattr(way, field.name) for way in ways]) for field in fields(cls)}
+        return cls(**{name: values[rank, one] for name, values in each.items()})
 
     def only(self, going: Mask) -> "_Climb":
         """Those of the images that go on."""

@@ -25,8 +25,9 @@ class Size:
 
     def __str__(self) -> str:
         return (
-            f"APGD-CE {self.steps} steps, APGD-T {self.targets} x {self.steps} steps, minimum norm {self.nearest.steps} steps "
-            f"towards {self.nearest.candidates} classes, the source's APGD {self.steps} steps, Square {self.queries} queries"
+            f"APGD-CE {self.steps} steps, APGD-T {self.steps} steps towards {self.targets} classes, minimum norm "
+            f"{self.nearest.steps} steps towards {self.nearest.candidates} classes, the source's APGD {self.steps} steps, Square "
+            f"{self.queries} queries"
         )
 
 
@@ -34,7 +35,7 @@ SIZES = {
     "standard": Size(100, 9, MinimumNorm(), 5000),
     "quick": Size(20, 3, MinimumNorm(steps=20, candidates=3), 200),
 }
-"""By name. The standard one searches as long as AutoAttack's standard version (Croce & Hein, arXiv 2003.01690)."""
+"""By name. The standard one has as many steps, targets and queries as AutoAttack's standard version (arXiv 2003.01690)."""
 
 
 @dataclass(frozen=True)
