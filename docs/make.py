@@ -18,11 +18,16 @@ from odefend.studies import STUDIES
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-PAGES = {"attacks.md": ("presets", "attacks"), "defenses.md": ("hardened", "hardened-mnist")}
+PAGES = {
+    "attacks.md": ("presets", "attacks"),
+    "defenses.md": ("hardened", "hardened-mnist"),
+    "detectors.md": ("detectors-mnist", "detectors"),
+}
 """The studies that fill each page; parts are marked by the title of the table."""
 FIGURES = {
     "certified.svg": ("hardened", "Certified accuracy by radius on digits"),
     "certified-mnist.svg": ("hardened-mnist", "Certified accuracy by radius on mnist"),
+    "detectors.svg": ("detectors-mnist", "ROC of detectors of mnist-oon"),
 }
 """The study and the title of each figure that is a file of its own."""
 

@@ -1,161 +1,207 @@
-"""The study of the detectors at smoke size: it resumes, its tables are made of its rows, and attackers slip past what they know."""
+"""The study of the detectors at smoke size: who learns from what, who passes what, and what its tables are made of."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
 
-from odefend.attacks import CarliniWagner
 from odefend.data import tamper
-from odefend.errors import InvalidInput
-from odefend.evaluation import Ledger, Screen, Slice, View, Watch, watch
+from odefend.engine import Craft, DetectorSpec, ModelSpec, Predict, Reshown, Score, Slice, detector_specs
+from odefend.errors import InvalidInput, UnknownName
+from odefend.experiments import Expansion, run
+from odefend.experiments.derive import derive
+from odefend.ledger import Ledger
+from odefend.metrics import METRICS, Rows
 from odefend.models import load_image_model
 from odefend.progress import Silent
-from odefend.studies import detectors, detectors_report
+from odefend.report.filled import table
+from odefend.studies.detectors import BENIGN, SEARCH, detectors
 
 pytestmark = pytest.mark.xdist_group("detector study")  # one process shares the measured folder
 
-SMOKE = detectors.Setup(
-    "digits-oon",
-    "digits",
-    (
-        ("one-pass-margin", "{}"),
-        ("noise-drop", '{"draws": 2, "sigma": 0.1}'),
-        ("tolerance-drop", '{"draws": 2}'),
-        ("principal-components", "{}"),
-        ("separate-network", '{"epochs": 2}'),
-    ),
+SHORT = {"steps": 6, "binary_search_steps": 1, "learning_rate": 0.1, "initial_constant": 20.0}
+small_detectors = partial(
+    detectors,
+    8,
+    tried={
+        "one-pass-margin": ("one-pass-margin", {}),
+        "noise-drop": ("noise-drop", {"draws": 2, "sigma": 0.1}),
+        "tolerance-drop": ("tolerance-drop", {"draws": 2}),
+        "principal-components": ("principal-components", {}),
+        "separate-network": ("separate-network", {"epochs": 2}),
+    },
+    search=SEARCH.model_copy(update={"settings": SHORT}),
+    pgd={"steps": 2},
+    combinations=("selective",),
+    adaptive=1,
+    nearest=4,
     clean=24,
     benign=8,
-    images=8,
-    knowing=8,
-    nearest=8,
     calibration=100,
     learn=100,
-    attacked=16,
-    shard=8,
-    epsilon=0.2,
-    search=CarliniWagner(steps=6, binary_search_steps=1, learning_rate=0.1, initial_constant=20.0),
-    steps=2,
-    restarts=1,
+    lessons=16,
+    shard=50,
 )
+SMALL = small_detectors()
+NET = ModelSpec("digits-oon", 1e-3)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    detectors.measure(folder, SMOKE, Silent(), workers=1)
-    return folder
+def ledger(tmp_path_factory):
+    return run(SMALL, tmp_path_factory.mktemp("study"), Silent(), workers=1)
 
 
 @pytest.fixture(scope="module")
-def rows(folder):
-    return detectors_report.Rows.of(Ledger(folder))
+def rows(ledger):
+    return Rows.read(ledger, SMALL.name)
 
 
-def test_a_second_run_does_nothing_again(folder, rows):
-    files = sorted(folder.rglob("*.parquet"))
-    assert files
-    before = [path.stat().st_mtime_ns for path in files]
-    detectors.measure(folder, SMOKE, Silent(), workers=1)
-    assert sorted(folder.rglob("*.parquet")) == files
-    assert [path.stat().st_mtime_ns for path in files] == before
-
-
-def test_every_table_has_numbers_and_hangs_on_the_rows(rows):
-    tables = detectors_report.summary(rows)
-    assert [len(table.rows) for table in tables] == [5, 5, 5, 10, 5]
-    turned = detectors_report.Rows(
-        rows.crafted.with_columns(success=~pl.col("success"), l2=pl.col("l2") + 1),
-        rows.scored.with_columns(score=-pl.col("score")),
+def test_every_table_hangs_on_the_rows(rows):
+    turned = replace(
+        rows,
+        crafted=rows.crafted.with_columns(success=~pl.col("success"), l2=pl.col("l2") + 1),
+        scored=rows.scored.with_columns(score=-pl.col("score")),
     )
-    for table, other in zip(tables, detectors_report.summary(turned), strict=True):
-        assert sorted(table.rows) != sorted(other.rows), table.title
-        assert not any("nan" in cell for row in table.rows for cell in row)
+    for part, count in zip(SMALL.tables, (5, 5, 5, 10, 10), strict=True):
+        found, other = (table(part, some, SMALL) for some in (rows, turned))
+        assert len(found.rows) == count and sorted(found.rows) != sorted(other.rows), part.title
+        assert not any("nan" in cell for row in found.rows for cell in row)
 
 
 def test_supervised_detectors_see_no_image_that_they_are_tried_on(rows):
-    lessons = rows.crafted.filter(pl.col("experiment") == "lessons")
-    assert lessons["attack"].unique().to_list() == ["PGD"] and lessons.height == 16
-    assert not set(lessons["image"]) & set(rows.crafted.filter(pl.col("experiment") != "lessons")["image"])
+    lessons = rows.crafted.filter(attack="lessons")
+    assert lessons["algorithm"].unique().to_list() == ["PGD"] and lessons.height == 16
+    assert not set(lessons["image"]) & set(rows.crafted.filter(pl.col("attack") != "lessons")["image"])
     with pytest.raises(InvalidInput, match="separate-network: expected images to learn from"):
-        Watch("separate-network").open(SMOKE.view, Ledger(Path("none")))
+        DetectorSpec("separate-network").open(NET, Ledger(Path("none")))
 
 
-def test_a_knowing_attack_won_only_what_the_detector_accepts(folder, rows):
-    """Shown to the detector itself, whose draws the attacker did not have."""
-    ledger, limits = Ledger(folder), detectors.limits(SMOKE, rows.scored)
-    won = 0
-    for unit in detectors.knowing(SMOKE, limits):
-        assert unit.guard is not None
+def test_an_adaptive_attack_won_only_what_the_detector_accepts(ledger, rows):
+    """Shown to the detector itself, whose draws the attacker did not have; other draws yet judge it."""
+    levels = {name: derive(SMALL, f"{name}-threshold", rows) for name in SMALL.detectors}
+    expansion, won = Expansion(SMALL, {f"{name}-threshold": found for name, found in levels.items()}), 0
+    for task in (*expansion.crafts("PGD, adaptive"), *expansion.crafts("C&W, adaptive")):
+        unit = task.unit
+        assert isinstance(unit, Craft) and unit.aware is not None
         made, images = ledger.read_shard("crafted", unit.key), ledger.read_images(unit.key)
-        success = torch.tensor(made["success"].to_list())
+        success, ids = torch.tensor(made["success"].to_list()), made["image"].to_list()
+        detector, guard = unit.aware.detector, unit.aware.open(NET, ledger)
         with torch.no_grad():
-            score = unit.guard.watch.open(SMOKE.view, ledger).score(images, made["image"].to_list())
-            said = SMOKE.view.open().predict(images)
-        assert (score[success] <= unit.guard.threshold + 1e-6).all(), unit.experiment
-        source = unit.guard.open(SMOKE.view, ledger).source
-        if (other := detectors.fresh(unit.guard.watch)) is None:
-            assert source is None
-        else:
-            with torch.no_grad():
-                searched, again = (
-                    one.score(images, made["image"].to_list()) for one in (source, other.open(SMOKE.view, ledger))
-                )
-            assert not torch.equal(searched, score) and not torch.equal(again, score), "draws of their own"
+            score, again = (one.open(NET, ledger).score(images, ids) for one in (detector, detector.resampled()))
+            said = NET.open().predict(images)
+            if guard.source is not None:
+                searched = guard.source.score(images, ids)
+                assert not torch.equal(searched, score) and not torch.equal(again, score), "draws of their own"
+            else:
+                assert torch.equal(again, score)
+        assert (score[success] <= unit.aware.threshold + 1e-6).all(), task.label
         assert (said.labels[success] != torch.tensor(made["label"].to_list())[success]).all()
         won += int(success.sum())
     assert won > 0, "else nothing is shown"
 
 
-def test_pushed_images_are_scored_as_pushed(folder, rows):
+def test_the_worst_case_is_over_oblivious_and_adaptive_attacks_judged_anew(rows):
+    """By hand: an image is lost where either attack fools the net and the detector accepts it, under fresh draws if it knew it."""
+    (part,) = (one for one in SMALL.tables if one.title.startswith("Success of PGD"))
+    found = {row[:2]: row[4] for row in table(part, rows, SMALL).rows}
+    for detector in SMALL.detectors:
+        for share in (0.01, 0.05):
+            cell = rows.where({"detector": detector, "alarms": share, "attack": ["PGD", "PGD, adaptive"]})
+            aims = [one for one in (0.01, 0.05) if one >= share]
+            made = rows.crafted.filter(
+                (pl.col("attack") == "PGD")
+                | ((pl.col("attack") == "PGD, adaptive") & (pl.col("past") == detector) & pl.col("alarms").is_in(aims))
+            ).filter(~pl.col("initially_wrong"))
+            calibration = cell.scored.filter(kind="calibration")["score"].sort(descending=True)
+            level = calibration[int(share * (len(calibration) + 1)) - 1]
+            scores = rows.scored.filter(detector=detector, kind="adversarial").filter(pl.col("score") <= level)
+            lost = made.filter("success").join(
+                scores, left_on=["key", "image"], right_on=["crafted", "image"], how="semi"
+            )
+            share_lost = lost["image"].n_unique() / made["image"].n_unique()
+            assert found[detector, f"{100 * share:g} %"].startswith(f"{100 * share_lost:.1f} %"), (detector, share)
+
+
+def test_nothing_is_said_of_attacks_that_were_not_tried(rows):
+    untried = replace(rows, crafted=rows.crafted.filter(pl.col("attack") != "PGD, adaptive"))
+    (part,) = (one for one in SMALL.tables if one.title.startswith("Success of PGD"))
+    for row in table(part, untried, SMALL).rows:
+        assert "-" not in row[2:4] and row[4:] == ("-",)
+
+
+def test_a_row_is_about_the_images_that_all_its_attacks_were_tried_on(rows):
+    (part,) = (one for one in SMALL.tables if one.title.startswith("Success of C&W"))
+    tried = rows.crafted.filter(pl.col("attack") == "C&W, adaptive", ~pl.col("initially_wrong"))["image"].n_unique()
+    cells = [
+        line[head]["n"]
+        for line in table(part, rows, SMALL).numbers
+        for head in ("no detector", "oblivious", "adaptive")
+    ]
+    assert set(cells) == {tried} and tried < rows.crafted.filter(attack="C&W")["image"].n_unique()
+
+
+def test_detectors_are_sorted_by_the_area_at_the_first_scale(rows):
+    part = SMALL.tables[0]
+    areas = [line["AUROC, s = 1"]["value"] for line in table(part, rows, SMALL).numbers]
+    assert areas == sorted(areas, reverse=True) and len(set(areas)) > 1
+    with pytest.raises(UnknownName, match="column to sort How detectors of digits-oon rank"):
+        table(part.model_copy(update={"sort": "AUROC, s = 2"}), rows, SMALL)
+
+
+def test_scaled_images_are_scored_as_scaled(ledger, rows):
     """At s = 1.25 the score is that of x + 1.25 (x_adv - x)."""
-    pushed = rows.scored.filter((pl.col("detector") == "one-pass-margin") & (pl.col("scale") == 1.25))
-    key = pushed["crafted"][0]
-    ledger, made = Ledger(folder), rows.crafted.filter(pl.col("key") == key)
-    clean = Slice("digits", "test", 0, 8).open()
+    scaled = rows.scored.filter(detector="one-pass-margin", scale=1.25)
+    key = str(scaled["crafted"][0])
+    made, clean = rows.crafted.filter(key=key), Slice("digits", "test", 0, 8, sample=0).open()
     images = (clean.images + 1.25 * (ledger.read_images(key) - clean.images)).clamp(0, 1)
     with torch.no_grad():
-        expected = dict(zip(made["image"].to_list(), (-SMOKE.view.open().predict(images).margin).tolist(), strict=True))
-    found = dict(pushed.filter(pl.col("crafted") == key).select("image", "score").iter_rows())
+        expected = dict(zip(made["image"].to_list(), (-NET.open().predict(images).margin).tolist(), strict=True))
+    found = dict(scaled.filter(crafted=key).select("image", "score").iter_rows())
     assert found == pytest.approx({image: expected[image] for image in found}, abs=1e-4)
 
 
-def test_what_decides_a_score_is_in_the_key():
-    one = detectors.screens(SMOKE)[0]
-    others = [
-        Screen("x", one.view, one.images, Watch("one-pass-margin", "{}", Slice("digits", "train", 0, 50))),
-        Screen("x", View("digits-oon", 1e-2), one.images, one.watch),
-        Screen("x", one.view, one.images, one.watch, scales=(1.1,)),
-        Screen("x", one.view, one.images, Watch("noise-drop", '{"draws": 3}')),
-    ]
-    assert len({one.key, *(other.key for other in others)}) == 5
+def test_images_are_changed_as_in_everyday_use(rows):
+    some, changed = (Slice("digits", "test", 0, 8, change, sample=0).open() for change in (None, "blur-0.5"))
+    assert changed.ids == some.ids and torch.equal(changed.labels, some.labels) and changed.digest != some.digest
+    assert torch.equal(changed.pixels, tamper((255 * some.images).round().to(torch.uint8), some.ids, "blur-0.5"))
+    benign = rows.scored.filter(kind="benign", detector="one-pass-margin")
+    assert sorted(benign["data"].unique()) == sorted(BENIGN) == sorted(benign["change"].unique())
+    with torch.no_grad():
+        margin = NET.open().predict(changed.images).margin
+    expected = dict(zip(changed.ids, (-margin).tolist(), strict=True))
+    assert dict(benign.filter(change="blur-0.5").select("image", "score").iter_rows()) == pytest.approx(
+        expected, abs=1e-4
+    )
+    metric = METRICS["benign alarms"]
+    level = METRICS["false alarms"].of(rows.where({"detector": "one-pass-margin", "data": "blur-0.5"}))
+    assert metric.of(rows.where({"detector": "one-pass-margin", "data": "blur-0.5"})).n == 8 and level.n == 0
 
 
-def test_what_a_model_beside_the_net_knows_is_in_the_key(monkeypatch):
-    """Trained again, it gives other scores."""
+def test_what_decides_a_score_is_in_the_key(monkeypatch):
     images = Slice("digits", "test", 0, 8)
-    before = Screen("x", SMOKE.view, images, Watch("flow-likelihood")).key
+    one = Score(NET, images, DetectorSpec("one-pass-margin"))
+    others = [
+        Score(replace(NET, tolerance=1e-2), images, one.detector),
+        Score(NET, replace(images, change="blur-0.5"), one.detector),
+        Score(NET, images, one.detector, reshown=Reshown((1.1,))),
+        Score(NET, images, one.detector, calibrating=True),
+        Score(NET, images, DetectorSpec("noise-drop")),
+        Score(NET, images, DetectorSpec("noise-drop", '{"draws": 3}')),
+        Score(NET, images, DetectorSpec("noise-drop").resampled()),
+        Score(NET, images, DetectorSpec("step-trace", learn=images)),
+        Score(NET, images, DetectorSpec("step-trace", learn=replace(images, start=1))),
+        Predict(NET, images),
+    ]
+    assert len({one.key, *(other.key for other in others)}) == 1 + len(others)
+    # A model beside the net, trained again, gives other scores.
+    before = Score(NET, images, DetectorSpec("flow-likelihood")).key
     flow = load_image_model("digits-glow")
     with torch.no_grad():
         next(flow.parameters()).add_(1.0)
     monkeypatch.setattr("odefend.models.beside._loaded", lambda name: flow)
-    watch._opened.cache_clear()
-    assert Screen("x", SMOKE.view, images, Watch("flow-likelihood")).key != before
-    watch._opened.cache_clear()
-
-
-def test_images_are_changed_as_in_everyday_use(rows):
-    some, changed = Slice("digits", "test", 0, 8).open(), Slice("digits", "test", 0, 8, "blur-0.5").open()
-    assert changed.ids == some.ids and torch.equal(changed.labels, some.labels) and changed.digest != some.digest
-    assert torch.equal(changed.pixels, tamper((255 * some.images).round().to(torch.uint8), some.ids, "blur-0.5"))
-    benign = rows.scored.filter(pl.col("kind") == "benign")
-    assert sorted(benign["experiment"].unique()) == sorted(detectors.BENIGN)
-    blurred = benign.filter((pl.col("experiment") == "blur-0.5") & (pl.col("detector") == "one-pass-margin")).sort(
-        "image"
-    )
-    with torch.no_grad():
-        margin = SMOKE.view.open().predict(changed.images).margin
-    expected = dict(zip(changed.ids, (-margin).tolist(), strict=True))
-    assert blurred["score"].to_list() == pytest.approx([expected[name] for name in blurred["image"]], abs=1e-4)
+    detector_specs._opened.cache_clear()
+    assert Score(NET, images, DetectorSpec("flow-likelihood")).key != before
+    detector_specs._opened.cache_clear()

@@ -126,12 +126,6 @@ def test_a_part_without_its_one_place_is_refused(text, count, tmp_path):
     assert page.read_text() == text
 
 
-def test_the_page_on_detectors_is_made_of_the_rows():
-    script = script_of("detectors")
-    assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()
-    assert script.FIGURE.read_text() == script.figure()
-
-
 def test_the_page_on_defenses_is_made_of_the_rows():
     script = script_of("defenses")
     assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()

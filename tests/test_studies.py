@@ -1,5 +1,7 @@
 """Studies: each runs at its smallest size, from nets to tables."""
 
+from typing import Any
+
 import pytest
 
 from odefend.experiments import run
@@ -8,6 +10,7 @@ from odefend.progress import Silent
 from odefend.report.filled import table
 from odefend.studies import STUDIES
 from odefend.studies.attacks import attacks
+from odefend.studies.detectors import SEARCH, detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened
 from odefend.studies.presets import presets
 from odefend.studies.robustness import Effort
@@ -15,10 +18,22 @@ from odefend.studies.robustness import Effort
 SHORT = {"steps": 3, "binary_search_steps": 2, "learning_rate": 0.2, "initial_constant": 10.0}
 PAIR, NOISE = ("digits-res-adversarial", "digits-res"), (("digits-res-noise", 0.25, "input"),)
 QUICK = Effort(steps=2, restarts=1, auto_steps=2, queries=5, draws=20, calibration=20)
+SCREENED: dict[str, Any] = {
+    "tried": {"one-pass-margin": ("one-pass-margin", {})},
+    "search": SEARCH.model_copy(update={"settings": SHORT}),
+    "pgd": {"steps": 2},
+    "clean": 4,
+    "benign": 2,
+    "calibration": 20,
+    "shard": 4,
+}
 SMOKE = {
     "hardened": hardened(2, nets=PAIR, smoothed=NOISE, rejecting={"digits-res": "one-pass-margin"}, effort=QUICK),
     "hardened-mnist": hardened(2, "digits", PAIR, NOISE, {}, QUICK, (0.5, 1.0, 0.5), name="hardened-mnist"),
     "attacks": attacks(4, "digits-oon", "digits", 64, SHORT, SHORT, calibration=20, detectors=["one-pass-margin"]),
+    "detectors": detectors(2, **SCREENED),
+    "detectors-matched": detectors_matched(2, **SCREENED),
+    "detectors-mnist": detectors_mnist(2, net="digits-oon", data="digits", **SCREENED),
     "presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2})),
 }
 

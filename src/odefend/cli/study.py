@@ -16,8 +16,6 @@ from odefend.studies import STUDIES as DECLARED
 from odefend.studies import (
     defenses,
     defenses_report,
-    detectors,
-    detectors_report,
 )
 
 
@@ -28,15 +26,6 @@ def _sized(usual: Any, images: int, *others: str) -> Any:
     return replace(usual, images=images, **parts)
 
 
-def _detectors(
-    data: str, out: Path, images: int, progress: Progress, workers: int | None
-) -> tuple[Ledger, list[Table]]:
-    usual = detectors.SETUPS[data]
-    setup = _sized(usual, images, "knowing", "nearest")
-    ledger = detectors.measure(out, setup, progress, workers)
-    return ledger, detectors_report.summary(detectors_report.Rows.of(ledger, setup.name))
-
-
 def _defenses(data: str, out: Path, images: int, progress: Progress, workers: int | None) -> tuple[Ledger, list[Table]]:
     setup = _sized(defenses.SETUPS[data], images, "nearest")
     ledger = defenses.measure(out, setup, progress, workers)
@@ -45,9 +34,6 @@ def _defenses(data: str, out: Path, images: int, progress: Progress, workers: in
 
 
 STUDIES = {
-    "detectors": (partial(_detectors, "digits"), 300),
-    "detectors-matched": (partial(_detectors, "matched"), 300),
-    "detectors-mnist": (partial(_detectors, "mnist"), 300),
     "defenses": (partial(_defenses, "digits"), 200),
     "defenses-mnist": (partial(_defenses, "mnist"), 200),
 }

@@ -16,6 +16,7 @@ Reference = Annotated[str, Field(pattern=r"^\$[A-Za-z]")]
 Tolerance = Annotated[float, Field(gt=0)] | Reference
 Radius = Annotated[float, Field(ge=0)]
 OneOrMore = T | tuple[T, ...]
+Combination = Literal["selective", "orthogonal", "joint"]
 Gradient = Literal["unrolled", "exact", "torchdiffeq", "checkpoint", "adjoint"]
 
 
@@ -95,7 +96,7 @@ class AttackPart(Part):
         default=(), description="detectors of the attacked models that have to be passed as well"
     )
     alarms: OneOrMore[Share] = Field(default=0.05, description="false alarms that their thresholds are set for")
-    combination: OneOrMore[Literal["selective", "orthogonal", "joint"]] = Field(
+    combination: OneOrMore[Combination] = Field(
         default="selective", description="how the gradients of model and detector are combined"
     )
     data: str | None = Field(default=None, description="default: the model's")
@@ -159,7 +160,10 @@ class Cell(Part):
     epsilon: OneOrMore[float] | None = None
     scale: OneOrMore[float] | None = None
     sigma: float | None = None
-    alarms: float | None = None
+    alarms: OneOrMore[float] | None = Field(
+        default=None,
+        description="share of false alarms allowed; of several the least, with attacks that know any of them",
+    )
     radius: OneOrMore[Radius] | None = Field(
         default=None, description="L2 distance within which certificates hold; several are points of a curve"
     )
@@ -196,7 +200,11 @@ class TablePart(Part):
     rows: tuple[str, ...] | tuple[Row, ...]
     columns: tuple[Column, ...]
     where: Cell = Field(default=Cell(), description="what all cells have in common")
-    same_images: bool = Field(default=False, description="only the images that every row's attacks were tried on")
+    same_images: bool | Literal["row"] = Field(
+        default=False,
+        description="only the images that every row's attacks were tried on; or those of every column's, by row",
+    )
+    sort: str = Field(default="", description="head of the column that rows are sorted by, the largest number first")
     heads: tuple[str, ...] = Field(default=(), description="heads of the columns that label the rows")
     published: Mapping[str, tuple[float | None, ...]] = Field(
         default={}, description="numbers in print by the head of their column, one for each row"

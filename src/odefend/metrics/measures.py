@@ -14,7 +14,7 @@ from odefend import intervals
 from odefend.errors import InvalidInput
 from odefend.intervals import Interval
 from odefend.metrics.certified import certified
-from odefend.metrics.detection import threshold
+from odefend.metrics.detection import precision, threshold
 from odefend.metrics.rows import Rows, attacked, fooled
 
 
@@ -140,8 +140,10 @@ def _adversarial(rows: Rows) -> pl.DataFrame:
 
 
 def _hits(rows: Rows, column: str) -> pl.DataFrame:
-    """A number of each image that was broken."""
+    """A number of each image that was broken, by an attack that knew a detector also past that."""
     broken = attacked(rows.crafted).filter("success")
+    if rows.crafted["past"].is_not_null().any():
+        broken = broken.join(evaded(rows).filter(pl.col("value") == 1), on="image", how="semi")
     return broken.group_by("image").agg(value=pl.col(column).min().cast(pl.Float64))
 
 
@@ -243,11 +245,14 @@ def level(rows: Rows) -> float:
 
 def evaded(rows: Rows) -> pl.DataFrame:
     """For each attacked image whether it fools the model and the detector accepts it: SR@FPR; of several attacks or scales in the
-    cell, whether any does."""
+    cell, whether any does, on the images that all attacks were tried on. Of an attack that knew the detector, and was not shown to
+    it again, its own success tells."""
     by, tried = ["crafted", "image"], attacked(rows.crafted).with_columns(crafted="key")
+    tried = tried.join(attacked_or_wrong(rows), on="image", how="semi")
     scored = rows.scored.filter(pl.col("kind") == "adversarial")
     accepted = scored.group_by(by).agg(accepted=(pl.col("score") <= level(rows)).any())
-    both = tried.join(accepted, on=by, how="left").with_columns(pl.col("accepted").fill_null(value=False))
+    own = pl.when(pl.col("past").is_not_null()).then(True)
+    both = tried.join(accepted, on=by, how="left").with_columns(pl.coalesce("accepted", own)).drop_nulls("accepted")
     return both.group_by("image").agg(value=(pl.col("success") & pl.col("accepted")).any().cast(pl.Float64))
 
 
@@ -257,6 +262,21 @@ def robust_with_rejection(rows: Rows) -> pl.DataFrame:
     accepted = _mean(rows.scored.filter(pl.col("kind") == "clean"), pl.col("score") <= level(rows))
     both = robust(rows).join(accepted, on="image", suffix="_accepted")
     return both.select("image", value=pl.min_horizontal("value", "value_accepted"))
+
+
+def evaded_knowing(rows: Rows) -> pl.DataFrame:
+    """The same of attacks one of which knows the detector: nothing where none was tried, for without it this is no worst case."""
+    return evaded(rows if rows.crafted["past"].is_not_null().any() else rows.of_images(()))
+
+
+def precise(rows: Rows) -> Interval:
+    """The share of alarms that are attacks, where 1 % of all images is attacked; its bounds are those of `detected` and of `false
+    alarms`, either at its worst for the other. No data without any alarm."""
+    caught, wrong = METRICS["detected"].of(rows), METRICS["false alarms"].of(rows)
+    value = precision(caught.value, wrong.value)
+    if np.isnan(value):
+        return intervals.NO_DATA
+    return Interval(value, precision(caught.low, wrong.high), precision(caught.high, wrong.low), caught.n)
 
 
 def alarms(kind: str) -> Callable[[Rows], pl.DataFrame]:
@@ -295,7 +315,10 @@ METRICS: Mapping[str, Metric] = {
     "detected": PerImage(alarms("adversarial")),
     "false alarms": PerImage(alarms("clean")),
     "benign alarms": PerImage(alarms("benign")),
+    "precision": Computed(precise),
     "evasion": PerImage(evaded),
+    "adaptive evasion": PerImage(evaded_knowing),
+    "passes": PerImage(lambda rows: _mean(rows.scored, pl.col("cost")), "plain", largest),
     "certified": PerImage(certified),
 }
 """Metrics by name; a study may bring functions of its own."""

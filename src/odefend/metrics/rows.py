@@ -70,15 +70,17 @@ class Rows:
 
         Clean images are what attacked ones are set against, so what is asked of attacks (which, at what radius or scale) leaves
         them in, as attacks that know no detector are left in beside those that know one, and calibration images beside all.
+        Of several shares of false alarms the least is allowed.
         """
         parts = {name: self._part(name, cell) for name in COLUMNS}
         given = {field: min(_several(cell[name])) for name, field in ASKED.items() if cell.get(name) is not None}
         return replace(self, **parts, **given)
 
     def of_images(self, images: Collection[str]) -> "Rows":
-        """The rows of these images."""
+        """The rows of these images, and those of the calibration images."""
         chosen = pl.col("image").cast(pl.String).is_in(sorted(images))
-        return replace(self, **{name: getattr(self, name).filter(chosen) for name in COLUMNS})
+        parts = {name: getattr(self, name).filter(chosen) for name in COLUMNS}
+        return replace(self, **parts | {"scored": self.scored.filter(chosen | (pl.col("kind") == "calibration"))})
 
     def judging(self) -> "Rows":
         """What models judged, without what they were attacked by."""
@@ -117,7 +119,7 @@ class Rows:
                 found |= pl.col("crafted").is_null()
             if column in ("past", "alarms"):
                 found |= pl.col(column).is_null()
-            if (table, name) == ("scored", "measure"):
+            if table == "scored" and name in ("measure", "data"):
                 found |= pl.col("kind") == "calibration"
             rows = rows.filter(found)
         return rows

@@ -1,11 +1,13 @@
 """The tables of an experiment, from its rows."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import polars as pl
 
+from odefend.errors import unknown
 from odefend.experiments.expand import several
 from odefend.experiments.parts import Cell, Experiment, Row, TablePart
 from odefend.metrics.rows import OF_ATTACKS, Rows
@@ -20,26 +22,50 @@ NAMED = {"model": "models", "attack": "attacks", "detector": "detectors", "data"
 def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
     """One table, filled."""
     lines = list(_lines(part, rows, experiment))
-    if part.same_images:
-        rows = rows.of_images(_common(part, rows, [cell for line, _ in lines for cell in (line, line.other) if cell]))
-    cells = [[fill(rows, column, part.where, line) for column in part.columns] for line, _ in lines]
+    if part.same_images is True:
+        sides = [cell for line, _ in lines for cell in (line, line.other) if cell]
+        rows = rows.of_images(_common(rows, [wanted(part.where, cell) for cell in sides]))
+    filled = [(labels, _filled(part, line, rows)) for line, labels in lines]
+    if part.sort:
+        at = _position(part)
+        filled.sort(key=lambda one: _size(one[1][at]), reverse=True)
+    cells = [line for _, line in filled]
     heads = part.heads or tuple(name for name in part.rows if isinstance(name, str)) or ("",)
     printed = {head: [None if one is None else f"{one:g}" for one in values] for head, values in part.published.items()}
-    columns, body = [*heads], [list(labels) for _, labels in lines]
+    columns, body = [*heads], [list(labels) for labels, _ in filled]
     for number, column in enumerate(part.columns):
         if column.head in printed:
             columns.append(f"{column.head}, published")
             for line, value in zip(body, printed[column.head], strict=False):
                 line.append(value or "-")
         columns.append(column.head)
-        for line, filled in zip(body, cells, strict=True):
-            line.append(filled[number].text)
+        for line, found in zip(body, cells, strict=True):
+            line.append(found[number].text)
     return Table(part.title, tuple(columns), tuple(map(tuple, body)), _note(part, rows), _numbers(part, cells))
 
 
-def _common(part: TablePart, rows: Rows, cells: Sequence[Cell]) -> set[str]:
-    """The images that the attacks of all rows, and of what they are set beside, were tried on."""
-    tried = [set(rows.where(wanted(part.where, cell)).crafted["image"].cast(pl.String)) for cell in cells]
+def _filled(part: TablePart, line: Row, rows: Rows) -> list[Filled]:
+    """The cells of one row."""
+    if part.same_images == "row":
+        rows = rows.of_images(_common(rows, [wanted(part.where, line, column) for column in part.columns]))
+    return [fill(rows, column, part.where, line) for column in part.columns]
+
+
+def _position(part: TablePart) -> int:
+    """Of the column that rows are sorted by."""
+    known = [column.head for column in part.columns]
+    if part.sort not in known:
+        raise unknown(f"column to sort {part.title} by", part.sort, known)
+    return known.index(part.sort)
+
+
+def _size(cell: Filled) -> float:
+    return cell.value.value if cell.value is not None and cell.value.n else -math.inf
+
+
+def _common(rows: Rows, cells: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The images that the attacks of all these cells were tried on, as far as there are any."""
+    tried = [set(rows.where(cell).crafted["image"].cast(pl.String)) for cell in cells]
     return set.intersection(*filter(None, tried)) if any(tried) else set()
 
 
