@@ -207,10 +207,9 @@ def rows_of(crafted=None, judged=None, scored=None, certified=None):
 
 def clean(images, correct):
     """Rows of clean images that were judged."""
-    answers = {"image": list(images), "correct": correct, "kind": "clean", "status": 0}
-    return pl.DataFrame(answers).with_columns(
-        initially_wrong=pl.lit(None, pl.Boolean), epsilon=pl.lit(None, pl.Float64)
-    )
+    rows = pl.DataFrame({"image": list(images), "correct": correct, "kind": "clean", "status": 0})
+    none = {"initially_wrong": pl.Boolean, "epsilon": pl.Float64, "attack": pl.String}
+    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in none.items())
 
 
 def test_all_attacks_are_united_image_by_image_whoever_met_them():

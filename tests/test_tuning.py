@@ -1,35 +1,30 @@
-"""Tuning a defense: what is chosen, at what cost, beside what noise, and what an attacker who knows makes of it."""
+"""Tuning a defense: what is chosen by whom, at what cost, and what it is worth on test images."""
 
 import json
-from dataclasses import replace
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import odefend
-from odefend.attacks import PGD, CarliniWagner, Expectation
-from odefend.defenses import BitDepth, InputNoise
-from odefend.errors import InvalidInput, UnknownName
-from odefend.evaluation import Defended, Ledger, Slice, View, tuning
-from odefend.evaluation.adaptive import Adaptive
-from odefend.evaluation.tuning import CANDIDATES, Tried, Tuning, candidates, chosen, record, tune
-from odefend.intervals import rate
+from odefend.attacks import PGD, PRESETS, Expectation
+from odefend.defenses import BitDepth, InputNoise, named_defense
+from odefend.defenses.candidates import CANDIDATES, candidates
+from odefend.engine import DefenseSpec
+from odefend.errors import InvalidInput, OutputError, UnknownName
+from odefend.experiments.manifest import open_manifest
+from odefend.experiments.tuned import admissible, tuned
+from odefend.ledger import Ledger
+from odefend.metrics import Rows
+from odefend.metrics.controls import equal_noise
 from odefend.progress import Silent
-from odefend.report.tuning import evidence, operating_points
+from odefend.studies.tuning import tune, tuning
 
 pytestmark = pytest.mark.xdist_group("tuning")
 
-RES = View("digits-res")
-SEARCH = CarliniWagner(steps=10, binary_search_steps=2, learning_rate=0.1, initial_constant=10.0)
-NOISY, COARSE, HARSH = (
-    Defended("input-noise", '{"sigma":0.1}'),
-    Defended("bit-depth", '{"bits":2}'),
-    Defended("input-noise", '{"sigma":0.7}'),
-)
-SUITE = Adaptive(0.15, steps=10, few=2, many=3)
-SMALL = Tuning(RES, "digits", (NOISY, COARSE, HARSH), SEARCH, SUITE, 0.05, 60, 20, 24, draws=2, shard=30)
+SIZE = {"epsilon": 0.15, "max_accuracy_drop": 0.05, "images": 80, "steps": 10, "followed": (2, 3), "draws": 2}
+NOISY = tuning("digits-res", "input-noise", [{"sigma": 0.1}, {"sigma": 0.7}], **SIZE)
+COARSE = tuning("digits-res", "bit-depth", [{"bits": 2}], **SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -38,144 +33,196 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(folder):
-    return tune(SMALL, folder, Silent(), 1)
+def noisy(folder):
+    return tune(NOISY, folder, Silent(), 1)
 
 
-def test_what_a_candidate_costs_and_wins_back(found, res):
+@pytest.fixture(scope="module")
+def coarse(folder):
+    return tune(COARSE, folder, Silent(), 1)
+
+
+def test_what_a_candidate_costs_and_recovers(noisy, coarse, res):
     """By hand: clean images, images that the attack broke, and the mean over draws."""
-    some = odefend.digits("validation")[:60]
-    noisy, coarse, harsh = found[1]
+    some = odefend.digits("validation").sample(80, 0)
     base = res.predict(some.images).correct(some.labels).double()
     with torch.no_grad():
         drawn = [InputNoise(0.1)(res).draw(some.ids, draw).predict(some.images).correct(some.labels) for draw in (0, 1)]
-        rounded = BitDepth(2)(res).predict(some.images).correct(some.labels)
-    assert noisy.clean.value == pytest.approx(torch.stack(drawn).double().mean().item())
-    assert coarse.clean.value == pytest.approx(rounded.double().mean().item())
-    assert coarse.lost.value == pytest.approx((base - rounded.double()).mean().item())
-    few = some[:20]
-    made = SEARCH(res, few.images, few.labels, ids=few.ids)
+        rounded = BitDepth(2)(res).predict(some.images).correct(some.labels).double()
+    told, harsh = noisy.report.tables[0].numbers
+    assert told["clean accuracy"]["value"] == pytest.approx(torch.stack(drawn).double().mean().item())
+    assert harsh["minus the bare net"]["value"] < -0.05 and harsh["robust accuracy"]["n"] == 0, "it costs too much"
+    (told,) = coarse.report.tables[0].numbers
+    assert told["clean accuracy"]["value"] == pytest.approx(rounded.mean().item())
+    assert told["minus the bare net"]["value"] == pytest.approx((rounded - base).mean().item())
+    few = some[:40]
+    made = PRESETS["fast"].attack(res, few.images, few.labels, ids=few.ids)
     assert made.success.sum() > 5
     with torch.no_grad():
         back = BitDepth(2)(res).predict(made.images).correct(few.labels)[made.success]
-    assert coarse.won.value == pytest.approx(back.double().mean().item()) and coarse.won.n == int(made.success.sum())
-    assert not harsh.admissible and harsh.lost.value > 0.05 and harsh.robust is None
-    # Noise is set beside noise of its own size, and a defense beside some of its dose.
-    assert noisy.sigma == pytest.approx(0.1) and noisy.noise_won == pytest.approx(noisy.won.value)
-    assert 0.003 < coarse.sigma < 0.3
+    assert told["recovered"]["value"] == pytest.approx(back.double().mean().item())
 
 
-def test_the_response_follows_the_defense_and_the_bare_net(found, folder, res):
+def test_noise_of_equal_dose_is_noise_itself_beside_noise(noisy, coarse):
+    assert noisy.noise == 0.1 and coarse.noise is not None and 0.003 < coarse.noise < 0.3
+    validation = noisy.report.rows.where({"measure": "validation"})
+    assert equal_noise(validation, "net", "net", "noises") == [0.0]
+    assert equal_noise(validation, "tuned", "net", "noises") == [], "it is not among these rows"
+
+
+def test_the_attacks_follow_the_defense_and_the_bare_net(noisy, folder, res):
     """By hand: along two draws that no judge makes, and along the bare net's gradient."""
-    noisy, coarse, _ = found[1]
-    assert all(one.robust is not None and one.robust.n == 24 for one in (noisy, coarse))
-    some, ledger = odefend.digits("validation")[:24], Ledger(folder)
+    some, ledger = odefend.digits("validation").sample(80, 0)[:20], Ledger(folder / "ledger")
     hidden = InputNoise(0.1, seed=1)(res)
-    rows = ledger.read("crafted", SMALL.name).filter(pl.col("defense") == NOISY.text)
-    for name, draws, source in (("adaptive", 2, None), ("adaptive, bare", 2, res)):
-        (unit,) = [
-            one for one in SUITE.against(RES, NOISY, Slice("digits", "validation", 0, 24)) if one.experiment == name
-        ]
-        known = Expectation([hidden.draw(some.ids, index) for index in range(draws)])
-        made = unit.attack(known, some.images, some.labels, ids=some.ids, seed=unit.seed, source=source)
-        (key,) = rows.filter(pl.col("experiment") == name)["key"].unique()
+    known = Expectation([hidden.draw(some.ids, index) for index in range(2)])
+    for name, loss, source, seed in (
+        ("PGD, few draws", "cross-entropy", None, 1),
+        ("PGD, bare gradient", "margin", res, 5),
+    ):
+        attack = PGD(0.15, steps=10, step_size=0.075, loss=loss, early_stop=False)
+        made = attack(known, some.images, some.labels, ids=some.ids, seed=seed, source=source)
+        (key,) = noisy.report.rows.crafted.filter(model="admissible", attack=f"{name}, validation")["key"].unique()
         assert torch.equal(ledger.read_images(key), made.images)
 
 
-def test_the_tuned_number_is_not_above_what_a_final_attack_leaves(found, res):
+def test_the_tuned_number_is_not_above_what_a_final_attack_leaves(coarse, res):
     """Long steps on the margin from many starts break more images behind four grey levels than a few short ones from one start,
     whose number would be too kind."""
-    some, coarse = odefend.digits("validation")[:24], found[1][1]
+    some = odefend.digits("validation").sample(80, 0)[:20]
 
     def left(attack):
         made = attack(BitDepth(2)(res), some.images, some.labels, ids=some.ids)
         return (~made.success & ~made.initially_wrong).double().mean().item()
 
     final = left(PGD(0.15, steps=20, step_size=0.15, loss="margin", restarts=8))
-    assert left(PGD(0.15, steps=5)) > final + 1 / 24 and coarse.robust is not None
-    assert coarse.robust.value <= final + 1 / 24
+    (told,) = coarse.report.tables[0].numbers
+    assert left(PGD(0.15, steps=5)) > final + 1 / 20 and told["robust accuracy"]["value"] <= final + 1 / 20
 
 
-def test_the_choice(found, folder):
-    point, tried = found
-    assert point == max(tried[:2], key=lambda one: (one.robust.value, one.clean.value)).defense
+def test_the_choice_meets_the_same_attacks_as_its_controls_on_test_images(noisy):
+    assert noisy.defense == DefenseSpec("input-noise", '{"sigma":0.1}')
+    chosen, harsh = noisy.report.tables[0].numbers
+    assert chosen["robust accuracy, test"]["n"] == 20 and harsh["robust accuracy, test"]["n"] == 0
+    net, ours, noise = noisy.report.tables[1].numbers
+    assert ours["robust accuracy"] == chosen["robust accuracy, test"] == noise["robust accuracy"]
+    met = noisy.report.rows.crafted.filter(pl.col("data") == "test", pl.col("role") == "adaptive")
+    counts = met.group_by("model").agg(pl.col("attack").n_unique(), pl.col("image").n_unique())
+    assert counts.height == 3 and counts["attack"].to_list() == [6] * 3 and counts["image"].to_list() == [20] * 3
+    assert net["clean accuracy"]["n"] == 80 and "minus the bare net" not in net
+
+
+def test_nothing_is_done_twice(noisy, folder):
     files = sorted(folder.rglob("*.parquet"))
     before = [path.stat().st_mtime_ns for path in files]
-    assert tune(SMALL, folder, Silent(), 1) == found
+    again = tune(NOISY, folder, Silent(), 1)
+    assert (again.defense, again.noise) == (noisy.defense, noisy.noise)
+    assert again.report.tables == noisy.report.tables
     assert [path.stat().st_mtime_ns for path in sorted(folder.rglob("*.parquet"))] == before
 
 
-def tried(defense, robust, lost=0.0, admissible=True, won=50):
-    """A candidate's results, as shares of a hundred images."""
-    shares = rate(90, 100), rate(int(100 * lost), 100), rate(won, 100), 0.1, 0.5, admissible
-    return Tried(defense, *shares, rate(robust, 100) if admissible else None)
+IMAGES = [f"i{number}" for number in range(10)]
+
+
+def toy(candidates_of, role="adaptive"):
+    """Rows of ten images: for each candidate (by its sigma) how many are right when clean, and how many of these attacks break."""
+    judged, crafted = [], []
+
+    def add(model, defense, image, correct, **more):
+        usual = {
+            "kind": "clean",
+            "crafted": None,
+            "epsilon": None,
+            "initially_wrong": None,
+            "role": None,
+            "attack": None,
+        }
+        row = {
+            "model": model,
+            "defense": defense,
+            "image": image,
+            "correct": correct,
+            "draw": 0,
+            "status": 0,
+            "scale": 1.0,
+        }
+        judged.append(usual | row | more)
+
+    for image in IMAGES:
+        add("net", None, image, correct=True)
+    for sigma, (right, broken) in candidates_of.items():
+        text = DefenseSpec("input-noise", json.dumps({"sigma": sigma})).text
+        for number, image in enumerate(IMAGES):
+            add("candidates", text, image, number < right)
+            made = {"attack": "PGD", "epsilon": 0.1, "initially_wrong": number >= right, "role": role}
+            judge = {"kind": "adversarial", "crafted": f"k{sigma}"}
+            add("admissible", text, image, broken <= number < right, **judge, **made)
+            crafted.append(made | {"key": f"k{sigma}", "image": image, "defense": text, "success": number < broken})
+    frames = [pl.DataFrame(rows, infer_schema_length=None) for rows in (crafted, judged)]
+    empty = pl.DataFrame(schema={"image": pl.String})
+    return Rows(frames[0].with_columns(status=0), frames[1], empty, empty, empty)
+
+
+def sigmas(found):
+    return [json.loads(one.settings)["sigma"] for one in found]
+
+
+BUDGET = ("candidates", "net", 0.2)
 
 
 def test_the_most_robust_that_costs_no_more_than_allowed_is_chosen():
-    """Whatever it wins back from an attack that knows nothing of it."""
-    assert (
-        chosen([tried(NOISY, 40, won=95), tried(COARSE, 60, won=10), tried(HARSH, 90, 0.3, admissible=False)]) == COARSE
-    )
-    assert chosen([tried(HARSH, 90, 0.3, admissible=False)]) is None
-    less = replace(tried(NOISY, 60), clean=rate(80, 100))
-    assert chosen([less, tried(COARSE, 60)]) == COARSE, "of equals, what costs least"
+    rows = toy({0.1: (10, 6), 0.2: (9, 3), 0.3: (7, 0)})
+    assert sigmas(admissible(rows, *BUDGET)) == [0.1, 0.2]
+    assert sigmas(tuned(rows, *BUDGET)) == [0.2]
+    assert sigmas(tuned(toy({0.1: (10, 6), 0.2: (8, 4)}), *BUDGET)) == [0.1], "of equals, what costs least"
+    assert tuned(toy({0.3: (7, 0)}), *BUDGET) == []
+
+
+@pytest.mark.parametrize("role", ["oblivious", "transfer", "black-box"])
+def test_who_does_not_know_the_defense_does_not_choose(role):
+    """It would choose what is least like what it knows."""
+    with pytest.raises(InvalidInput, match=f"expected attacks on .* of role white-box or adaptive.*{role}"):
+        tuned(toy({0.1: (10, 2), 0.2: (9, 1)}, role), *BUDGET)
 
 
 def test_other_weights_under_the_same_name_are_another_tuning(tmp_path, monkeypatch):
-    """Rows of the one are not counted with those of the other, in whatever folder."""
-    names = []
-    for seed in (0, 1):
+    """Rows of the one are not counted with those of the other."""
+    for seed, refused in ((0, False), (0, False), (1, True)):
         torch.manual_seed(seed)
         net = odefend.MODELS["oon-matched"](in_channels=1, width=4).eval()
-        monkeypatch.setattr("odefend.evaluation.views.opened_net", lambda name, net=net: net)
-        names.append(SMALL.name)
-    assert len(set(names)) == 2
-
-
-def test_the_record_is_json_and_its_table_tells_the_choice(found):
-    told = json.loads(json.dumps(record(SMALL, *found)))
-    assert told["net"] == "digits-res" and len(told["tried"]) == 3 and told["loss"] == 0.05
-    table = evidence(told)
-    assert [row[0].startswith("-> ") for row in table.rows].count(True) == 1 and "Chosen: " in table.note
-    assert table.rows[2][-1] == "not measured" and table.rows[1][-1].endswith("]") and "noise" in table.title
-    none = evidence(told | {"chosen": None})
-    assert "None is chosen" in none.note and not any(row[0].startswith("->") for row in none.rows)
-
-
-def test_operating_points_of_several_defenses(found):
-    """What is chosen; where nothing is, what costs least, and it says so."""
-    told = record(SMALL, *found)
-    table = operating_points([told, told | {"chosen": None}])
-    (name, settings, count, *_), (_, least, *_) = table.rows
-    assert name == told["chosen"]["name"] and "too much" not in settings and count == "3" and "too much" in least
-    assert "most often under adaptive attacks" in table.note
-    before = {key: value for key, value in told.items() if key != "adaptive"}
-    assert "to win most back from an attack that knows nothing" in operating_points([before]).note
+        monkeypatch.setattr("odefend.experiments.manifest.opened_net", lambda *_, net=net: net)
+        if refused:
+            with pytest.raises(OutputError, match="weights"):
+                open_manifest(COARSE, tmp_path)
+        else:
+            open_manifest(COARSE, tmp_path)
 
 
 def test_wrong_use():
-    with pytest.raises(InvalidInput, match="loss: expected a share"):
-        replace(SMALL, loss=1.0)
+    with pytest.raises(InvalidInput, match="max_accuracy_drop: expected a share"):
+        tuning("digits-res", "bit-depth", max_accuracy_drop=1.0)
     with pytest.raises(UnknownName, match="Did you mean 'bit-depth'"):
-        candidates("bit-dept", RES)
+        tuning("digits-res", "bit-dept")
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_what_is_tried_by_itself_can_be_opened(name, oon, test_digits):
-    for one in candidates(name, View("digits-oon", 1e-3)):
+    for settings in candidates(name, oon):
         with torch.no_grad():
-            assert one.open()(oon).predict(test_digits[:4].images).answered.all()
+            assert named_defense(name, settings)(oon).predict(test_digits[:4].images).answered.all()
 
 
-def test_end_times_are_tried_around_the_nets_own(oon, monkeypatch):
-    usual = candidates("end-time", View("digits-oon", 1e-3))
-    monkeypatch.setattr("odefend.evaluation.views.opened_net", lambda name: oon.at(t1=20.0))
-    ends = [
-        [json.loads(one.settings)["t1"] for one in some] for some in (usual, candidates("end-time", View("long", 1e-3)))
-    ]
-    assert ends[1] == pytest.approx([20 * end for end in ends[0]]) and min(ends[0]) < 1 < max(ends[0])
+def test_end_times_are_tried_around_the_nets_own(oon):
+    usual, longer = ([one["t1"] for one in candidates("end-time", net)] for net in (oon, oon.at(t1=20.0)))
+    assert longer == pytest.approx([20 * end for end in usual]) and min(usual) < 1 < max(usual)
 
 
-def test_noises_are_those_of_the_grid():
-    assert [one.open() for one in SMALL.noises] == [InputNoise(sigma) for sigma in tuning.NOISE]
-    assert np.all(np.diff(tuning.NOISE) > 0)
+def test_the_command(cli, tmp_path):
+    few = ("tune", "digits-res", "--defense", "bit-depth", "--images", 8, "--out", tmp_path)
+    done = cli(*few, "--attack", "nearest")
+    assert done.returncode == 2 and "unknown attack 'nearest'" in done.stderr
+    done = cli(*few, "--json", "-q", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    told, path = json.loads(done.stdout), tmp_path / "bit-depth.json"
+    assert told == json.loads(path.read_text()) | {"file": str(path), "report": str(tmp_path / "tune-bit-depth.html")}
+    assert [row["settings"] for row in told["tables"][0]["rows"]] == ["bits 1", "bits 2", "bits 3", "bits 4"]
+    assert told["chosen"]["name"] == "bit-depth"

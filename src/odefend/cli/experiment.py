@@ -50,7 +50,7 @@ def run_experiment(
     show(
         *([standing_table(standing)] if standing else []),
         *report.tables,
-        *([_claims(report.claims)] if report.claims else []),
+        *([claims_table(report.claims)] if report.claims else []),
     )
     say("", f"Report: {page}", f"Ledger: {ledger.folder}", f"Time: {clock(seconds)}")
 
@@ -113,7 +113,8 @@ def run_plan(experiment: Experiment, workers: int | None, as_json: bool) -> None
     )
 
 
-def _claims(claims: list[Judged]) -> Table:
+def claims_table(claims: list[Judged]) -> Table:
+    """What became of claims."""
     rows = tuple((one.outcome, one.sentence, f"{one.difference.value:+.3g}") for one in claims)
     return Table("Claims", ("outcome", "claim", "difference"), rows, "Judged by 95 % intervals.")
 

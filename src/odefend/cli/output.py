@@ -46,7 +46,7 @@ def paragraphs(title: str, texts: tuple[str, ...]) -> None:
 
 def print_json(value: Any) -> None:
     """A value for a program."""
-    write(json.dumps(_finite(value), indent=2) + "\n")
+    write(json.dumps(finite(value), indent=2) + "\n")
 
 
 def _print(draw: Callable[[Console], object]) -> None:
@@ -107,10 +107,10 @@ def table_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows no infinity: such numbers become strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,16 +1,15 @@
 """Tuning a defense."""
 
-from dataclasses import fields
+import json
 from pathlib import Path
 
-from odefend.attacks import ATTACKS, PGD, PRESETS, Attack, named_attack
-from odefend.cli.output import print_json, say, show
+from odefend.attacks import PGD, named_attack
+from odefend.cli.experiment import claims_table
+from odefend.cli.output import finite, print_json, say, show, table_json
 from odefend.cli.progress import showing
-from odefend.evaluation.adaptive import Adaptive
-from odefend.evaluation.tuning import Tuning, candidates, record, tune
-from odefend.evaluation.views import as_trained, data_of
-from odefend.files import make_folder, write_json
-from odefend.report.tuning import evidence
+from odefend.files import write_json
+from odefend.report.words import words
+from odefend.studies.tuning import tune, tuning
 
 
 def run_tune(
@@ -18,7 +17,7 @@ def run_tune(
     defense: str,
     attack: str,
     epsilon: str,
-    loss: float,
+    max_accuracy_drop: float,
     images: int,
     out: Path,
     workers: int | None,
@@ -26,34 +25,26 @@ def run_tune(
     as_json: bool,
 ) -> None:
     """The settings of a defense, with their evidence."""
-    data, view, ball = data_of(net), as_trained(net), named_attack("pgd", {"epsilon": epsilon})
+    ball = named_attack("pgd", {"epsilon": epsilon})
     assert isinstance(ball, PGD)
-    tuning = Tuning(
-        view,
-        data,
-        candidates(defense, view),
-        _attack(attack, epsilon),
-        Adaptive(ball.epsilon),
-        loss,
-        images,
-        images // 2,
-        images // 4,
-    )
+    experiment = tuning(net, defense, None, attack, ball.epsilon, max_accuracy_drop, images)
     with showing(quiet) as progress:
-        point, found = tune(tuning, out / "ledger", progress, workers)
-    told = record(tuning, point, found)
-    make_folder(out)
+        found = tune(experiment, out, progress, workers)
+    page = found.report.write()
+    told = {
+        "net": net,
+        "chosen": found.defense and {"name": found.defense.name, "settings": json.loads(found.defense.settings)},
+        "max_accuracy_drop": max_accuracy_drop,
+        "epsilon": ball.epsilon,
+        "noise_of_equal_dose": found.noise,
+        "code_version": found.report.rows.crafted["code_version"][0],
+        "tables": [table_json(one) for one in found.report.tables],
+    }
     path = out / f"{defense}.json"
-    write_json(path, told)
+    write_json(path, finite(told))
     if as_json:
-        print_json(told | {"file": str(path)})
+        print_json(told | {"file": str(path), "report": str(page)})
         return
-    show(evidence(told))
-    say("", f"Operating point with its evidence: {path}")
-
-
-def _attack(name: str, epsilon: str) -> Attack:
-    """An attack by its name, in a ball of that radius if it is one in a ball."""
-    kind = ATTACKS.get(name) or (type(PRESETS[name].attack) if name in PRESETS else None)
-    in_ball = kind is not None and "epsilon" in {field.name for field in fields(kind)}
-    return named_attack(name, {"epsilon": epsilon} if in_ball else None)
+    show(*found.report.tables, claims_table(found.report.claims))
+    chosen = words(told["chosen"]["settings"]) or "as it is" if told["chosen"] else "none, since each costs too much"
+    say("", f"Chosen: {chosen}", f"With its evidence: {path}", f"Report: {page}")

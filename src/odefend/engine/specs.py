@@ -39,6 +39,12 @@ class DefenseSpec:
     name: str
     settings: str = "{}"
 
+    @classmethod
+    def read(cls, text: str) -> "DefenseSpec":
+        """From its `text`."""
+        settings = json.loads(text)
+        return cls(settings.pop("name"), canonical(settings))
+
     def open(self, reseed: int = 0) -> Defense:
         """The defense itself; of a random one, with that many added to its seed."""
         settings = json.loads(self.settings)

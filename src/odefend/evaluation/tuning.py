@@ -2,7 +2,7 @@
 back from an attack that knows nothing of them, beside noise that changes clean answers as much."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from odefend.attacks import Attack
+from odefend.defenses.candidates import CANDIDATES
 from odefend.dose import matched_sigma
 from odefend.errors import InvalidInput, unknown
 from odefend.evaluation.adaptive import Adaptive, under_fresh_draws
@@ -25,20 +26,6 @@ from odefend.intervals import Interval, mean, mean_difference
 from odefend.models import ODENet
 from odefend.progress import Progress
 from odefend.version import code_version
-
-CANDIDATES: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "tolerance": tuple({"tolerance": value} for value in (1e-5, 1e-2, 1e-1, 1.0, 10.0)),
-    "random-tolerance": tuple(
-        {"distribution": {"low": low, "high": high}} for low, high in ((1e-5, 1e-1), (1e-4, 1.0), (1e-3, 10.0))
-    ),
-    "end-time": tuple({"t1": end} for end in (0.8, 0.9, 1.1, 1.25, 1.5)),
-    "random-end-time": tuple({"low": low, "high": high} for low, high in ((0.9, 1.1), (0.75, 1.25), (0.5, 1.5))),
-    "input-noise": tuple({"sigma": sigma} for sigma in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)),
-    "input-transform": tuple({"tampering": name} for name in ("jpeg-90-444", "jpeg-75-444", "jpeg-50-444", "median-3")),
-    "bit-depth": tuple({"bits": bits} for bits in (1, 2, 3, 4)),
-    "purification": ({},),
-}
-"""Settings that are tried by themselves, by the defense's name; end times as parts of the net's own."""
 
 NOISE = (0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Standard deviations of the noise that is set beside a defense."""

@@ -8,7 +8,8 @@ import polars as pl
 from odefend.errors import InvalidInput, unknown
 from odefend.experiments.expand import THRESHOLD, several
 from odefend.experiments.parts import Experiment
-from odefend.metrics.controls import doses
+from odefend.experiments.tuned import admissible, tuned
+from odefend.metrics.controls import doses, equal_noise
 from odefend.metrics.detection import threshold
 from odefend.metrics.rows import Rows
 
@@ -24,7 +25,7 @@ def derive(experiment: Experiment, name: str, rows: Rows) -> Any:
         return part.value(rows, **part.settings)
     if part.value not in DERIVED:
         raise unknown(f"value of {name}", part.value, DERIVED)
-    return DERIVED[part.value](rows.where({"measure": several(part.of)}), **part.settings)
+    return DERIVED[part.value](rows.where({"measure": several(part.of)}).shown(), **part.settings)
 
 
 def needed(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -61,5 +62,11 @@ def step_cap(rows: Rows) -> int:
     return int((clean["accepted"] + clean["rejected"]).max())  # type: ignore[arg-type]
 
 
-DERIVED: Mapping[str, Callable[..., Any]] = {"matched-noise": matched_noise, "step-cap": step_cap}
+DERIVED: Mapping[str, Callable[..., Any]] = {
+    "matched-noise": matched_noise,
+    "equal-noise": equal_noise,
+    "step-cap": step_cap,
+    "admissible": admissible,
+    "tuned": tuned,
+}
 """Values that a TOML file can name."""

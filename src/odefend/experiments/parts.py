@@ -141,7 +141,9 @@ class MeasurePart(Part):
 class DerivedPart(Part):
     """A value computed from the rows of some measures before other work begins."""
 
-    value: str | Callable[..., Any] = Field(description="matched-noise, step-cap, or a function of the rows")
+    value: str | Callable[..., Any] = Field(
+        description="matched-noise, equal-noise, step-cap, admissible, tuned, or a function of the rows"
+    )
     of: OneOrMore[str] = Field(description="the measures it is read from")
     settings: Mapping[str, Any] = {}
 
@@ -155,6 +157,7 @@ class Cell(Part):
     measure: OneOrMore[str] | None = None
     data: OneOrMore[str] | None = None
     detector: OneOrMore[str] | None = None
+    defense: OneOrMore[str] | None = Field(default=None, description="as rows have it: canonical JSON")
     tolerance: OneOrMore[float] | None = Field(default=None, description="of the model that is attacked or judges")
     attacked_at: OneOrMore[float] | None = Field(default=None, description="tolerance at which judged images were made")
     epsilon: OneOrMore[float] | None = None

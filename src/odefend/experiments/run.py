@@ -25,8 +25,9 @@ def run(
     holds another experiment of this name, or of other nets or code: their rows must not be mixed.
     """
     with Runner(folder / "ledger", workers, ray) as runner:
-        open_manifest(experiment, folder)
         for number, tasks in enumerate(stages(experiment, runner.ledger)):
+            if not number:  # What names something unknown leaves nothing behind.
+                open_manifest(experiment, folder)
             stage = f"{experiment.name}, with values derived from rows" if number else experiment.name
             progress.stage(stage, sum(task.unit.cost for task in tasks))
             runner.run(tasks, progress.advance, experiment.name)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from odefend.dose import RESAMPLES, Beside, Doses, beside
+from odefend.dose import RESAMPLES, Beside, Doses, beside, matched_sigma
 from odefend.errors import InvalidInput
 from odefend.intervals import NO_DATA, Interval
 from odefend.metrics.measures import Computed, Metric, recovered
@@ -36,6 +36,19 @@ def doses(judged: pl.DataFrame, reference: float) -> Doses:
 
     changes = {tolerance: moved[:, 0] for tolerance, moved in by("rtol", still).items()}
     return Doses(changes, by("sigma", judged.filter(pl.col("sigma").is_not_null() & (pl.col("rtol") == reference))))
+
+
+def equal_noise(rows: Rows, model: str, reference: str, noise: str) -> list[float]:
+    """The standard deviation, to three digits, of input noise that moves the margins of clean images from those of `reference` as
+    much as the step to `model` does, found between those of the model `noise`; empty where there are no rows of `model`."""
+    base = rows.where({"model": reference}).judged.select("image", base="true_margin")
+    far = (pl.col("true_margin") - pl.col("base")).abs().fill_nan(float("inf"))
+    moved = rows.judged.join(base, on="image").with_columns(moved=far)
+    ours, by_noise = moved.filter(pl.col("model") == model), moved.filter(pl.col("model") == noise)
+    levels = {sigma: float(part["moved"].median()) for (sigma,), part in by_noise.group_by("sigma")}  # type: ignore[arg-type]
+    if not ours.height:
+        return []
+    return [float(f"{matched_sigma(float(ours['moved'].median()), levels):.3g}")]  # type: ignore[arg-type]
 
 
 def half_recovery(recovery: dict[float, float]) -> float:

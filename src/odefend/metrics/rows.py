@@ -82,6 +82,12 @@ class Rows:
         parts = {name: getattr(self, name).filter(chosen) for name in COLUMNS}
         return replace(self, **parts | {"scored": self.scored.filter(chosen | (pl.col("kind") == "calibration"))})
 
+    def shown(self) -> "Rows":
+        """These rows, and of those crafted only what others of them were made of: what these measures are about, whatever else was
+        crafted since."""
+        tables = (rows["crafted"] for name in COLUMNS if "crafted" in (rows := getattr(self, name)).columns)
+        return replace(self, crafted=self.crafted.filter(pl.col("key").is_in(pl.concat(tables).unique().implode())))
+
     def judging(self) -> "Rows":
         """What models judged, without what they were attacked by."""
         return replace(self, crafted=self.crafted.clear(), scored=self.scored.clear(), traced=self.traced.clear())

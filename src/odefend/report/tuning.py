@@ -5,6 +5,7 @@ from typing import Any
 
 from odefend.intervals import Interval
 from odefend.report.table import Table
+from odefend.report.words import words
 
 
 def evidence(told: dict[str, Any]) -> Table:
@@ -92,18 +93,3 @@ def _adaptive(told: dict[str, Any]) -> str:
 
 def _robust(one: dict[str, Any]) -> str:
     return Interval(**one["robust"]).percent if one.get("robust") else "not measured"
-
-
-def words(settings: dict[str, Any]) -> str:
-    """Settings in a few words, as in "sigma 0.1"."""
-    return ", ".join(_words(settings))
-
-
-def _words(settings: dict[str, Any]) -> list[str]:
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            found += _words(value)
-        elif key != "name":
-            found.append(f"{key} {value:g}" if isinstance(value, float | int) else f"{value}")
-    return found

@@ -11,8 +11,8 @@ from odefend.evaluation.adaptive import ADAPTIVE, under_fresh_draws
 from odefend.intervals import Interval, mean, mean_difference
 from odefend.report import Table
 from odefend.report.images import those
-from odefend.report.tuning import words
 from odefend.report.withstood import Withstood
+from odefend.report.words import words
 from odefend.studies.defenses import LOUDNESS, Setup, Subject
 
 IN_BALL = ("plain", "transferred", *ADAPTIVE)

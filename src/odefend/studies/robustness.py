@@ -61,6 +61,47 @@ def along_surrogates(nets: Sequence[str], epsilons: Sequence[float], effort: Eff
     }
 
 
+ADAPTIVE = {
+    "PGD, one draw": ("cross-entropy", 0.5),
+    "PGD, few draws": ("cross-entropy", 0.5),
+    "PGD, many draws": ("cross-entropy", 0.5),
+    "PGD, margin": ("margin", 0.5),
+    "PGD, long steps": ("margin", 1.0),
+    "PGD, bare gradient": ("margin", 0.5),
+}
+"""Attacks of one who knows a defense: loss, and step size in radii."""
+
+
+def knowing_the_defense(
+    models: Sequence[str],
+    bare: str,
+    epsilon: float,
+    steps: int = 25,
+    followed: tuple[int, int] = (6, 24),
+    count: int | None = None,
+) -> dict[str, AttackPart]:
+    """The attacks of one who knows a defense but not its draws: along the gradient of one draw, or of the mean of few or many
+    (arXiv 1802.00420), and along that of the bare net, in case the defense's own is of no use. Each model meets as many, equally
+    long."""
+    few, many = followed
+    draws = (1, few, many, few, few, few)
+    return {
+        name: AttackPart(
+            attack="pgd",
+            # Where an image will meet other draws, one just beyond the boundary is not enough.
+            settings={"steps": steps, "step_size": part * epsilon, "loss": loss, "early_stop": False},
+            epsilon=epsilon,
+            on=tuple(models),
+            source=bare if name == "PGD, bare gradient" else None,
+            draws=draw,
+            count=count,
+            seed=seed,
+            role="adaptive",
+        )
+        for seed, ((name, (loss, part)), draw) in enumerate(zip(ADAPTIVE.items(), draws, strict=True))
+    }
+
+
 def past_rejection(
     rejection: Mapping[str, DetectorPart], epsilons: tuple[float, ...], effort: Effort, images: int
 ) -> dict[str, AttackPart]:

@@ -107,38 +107,39 @@ def tune(
         str,
         typer.Option(help="tolerance, random-tolerance, end-time, input-noise, bit-depth, ...: see docs/defenses.md."),
     ] = "tolerance",
-    loss: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of clean images that the defense may cost, as 0.01.")
+    max_accuracy_drop: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How much clean accuracy the defense may cost, as 0.01.")
     ] = 0.01,
     epsilon: Annotated[
         str, typer.Option(help="Radius of the L-inf ball of the adaptive attacks, such as 0.1 or 8/255.")
     ] = "0.1",
     attack: Annotated[
-        str, typer.Option(help="An attack or a preset that knows nothing of the defense, to stand beside.")
+        str, typer.Option(help="An oblivious attack, or a preset, to stand beside; it chooses nothing.")
     ] = "fast",
     images: Annotated[
-        int, typer.Option(min=8, help="Validation images; half meet that attack, a quarter the adaptive ones.")
+        int,
+        typer.Option(min=8, help="Validation and test images; half meet the oblivious attack, a quarter the adaptive."),
     ] = 200,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the choice and the ledger; default: odefend-tune-NET.")
+        Path | None, typer.Option(help="Folder for the choice, the report and the ledger; default: odefend-tune-NET.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Choose a defense's settings on validation images, and show what they are worth.
+    """Choose a defense's settings on validation images, and measure what they are worth on test images.
 
-    Of the settings that cost no more clean images than allowed, those are chosen under which most images are right before
-    adaptive attacks, which know the settings and follow the defense's own gradients. Beside them stand what an attack that
-    knows nothing loses to the defense, and to noise that changes clean answers as much. The choice is written to
-    OUT/DEFENSE.json, with its evidence. Stopped in whatever way, it goes on when called again.
+    Of the settings that cost no more clean accuracy than allowed, those are chosen that are most robust to adaptive attacks, which
+    know the settings and follow the defense's own gradients. On test images the chosen ones stand beside the bare net and beside
+    input noise that changes clean answers as much, under the same attacks. The choice is written to OUT/DEFENSE.json, with its
+    evidence. Stopped in whatever way, it goes on when called again.
     """
     from odefend.cli.tuning import run_tune
 
     use_data(data_dir)
     folder = out or Path(f"odefend-tune-{Path(net).stem}")
-    run_tune(net, defense, attack, epsilon, loss, images, folder, workers, quiet, as_json)
+    run_tune(net, defense, attack, epsilon, max_accuracy_drop, images, folder, workers, quiet, as_json)
 
 
 def study(
