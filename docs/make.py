@@ -20,13 +20,15 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 PAGES = {
     "attacks.md": ("presets", "attacks"),
-    "defenses.md": ("hardened", "hardened-mnist"),
+    "defenses.md": ("defenses", "defenses-mnist", "hardened", "hardened-mnist"),
     "detectors.md": ("detectors-mnist", "detectors"),
 }
 """The studies that fill each page; parts are marked by the title of the table."""
 FIGURES = {
     "certified.svg": ("hardened", "Certified accuracy by radius on digits"),
     "certified-mnist.svg": ("hardened-mnist", "Certified accuracy by radius on mnist"),
+    "defenses.svg": ("defenses", "Accuracy of defenses of digits-oon under attack"),
+    "defenses-mnist.svg": ("defenses-mnist", "Accuracy of defenses of mnist-oon under attack"),
     "detectors.svg": ("detectors-mnist", "ROC of detectors of mnist-oon"),
 }
 """The study and the title of each figure that is a file of its own."""

@@ -64,7 +64,7 @@ def test_an_image_judged_elsewhere_is_lost_where_the_solver_gives_up():
 
 
 def test_robust_accuracy_counts_only_answers():
-    shown = SHOWN.with_columns(attack=pl.lit(None, pl.String), epsilon=pl.lit(None, pl.Float64))
+    shown = SHOWN.with_columns(attack=pl.lit(None, pl.String), epsilon=pl.lit(None, pl.Float64), true_margin=0.0)
     rows = Rows(MADE, shown, shown.clear(), shown.clear(), shown.clear())
     assert METRICS["robust accuracy"].of(rows).value == pytest.approx(3 / 10)
     again = shown.with_columns(kind=pl.lit("adversarial"), crafted=pl.lit("k"), status=pl.Series(GIVEN_UP))

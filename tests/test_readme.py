@@ -6,11 +6,11 @@ from pathlib import Path
 
 import make
 import pytest
-from kept import keep
+import torch
 from pages import fill, filled
 
 from odefend.defenses import DEFENSES
-from odefend.evaluation import Ledger
+from odefend.ledger import Label, Ledger
 from odefend.models import cards
 
 ROOT = Path(__file__).parent.parent
@@ -126,27 +126,20 @@ def test_a_part_without_its_one_place_is_refused(text, count, tmp_path):
     assert page.read_text() == text
 
 
-def test_the_page_on_defenses_is_made_of_the_rows():
-    script = script_of("defenses")
-    assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()
-    assert {path: path.read_text() for path in script.figures()} == script.figures()
-
-
-ONE, TWO = "1" * 20, "2" * 20
-
-
-def test_rows_of_one_evaluation_are_kept_and_never_of_two(tmp_path, monkeypatch):
-    monkeypatch.setattr("kept.RESULTS", tmp_path / "results")
-    ledger, columns = Ledger(tmp_path / "run"), {"image": ["a", "b"], "net": "x"}
-    for key, name in ((ONE, "study-1"), (TWO, "tuning-1")):
-        ledger.write("judged", key, columns)
-        ledger.label([("judged", key, name, "clean", None)])
-    keep(tmp_path / "run", "study", "study-")
-    there = Ledger(tmp_path / "results" / "study")
-    assert there.read("judged")["key"].to_list() == [ONE, ONE] and there.labels()["evaluation"].to_list() == ["study-1"]
-    ledger.label([("judged", TWO, "study-2", "clean", None)])
-    with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got "):
-        keep(tmp_path / "run", "study", "study-")
-    with pytest.raises(ValueError, match=r"expected one evaluation study-\*, got \[\]"):
-        keep(tmp_path / "mistyped", "study", "study-")
+def test_rows_of_a_study_are_kept_without_its_images_in_place_of_older_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "RESULTS", tmp_path / "results")
+    ledger, study = Ledger(tmp_path / "run" / "ledger"), Label("clean", "net")
+    for number, name in enumerate(("presets", "other")):
+        ledger.write("judged", f"{number}" * 20, {"image": ["a", "b"], "net": "x"})
+        ledger.label(name, [("judged", f"{number}" * 20, study)])
+    ledger.write_images("0" * 20, torch.zeros(2, 1, 8, 8))
+    there = Ledger(tmp_path / "results" / "presets")
+    for _ in range(2):
+        make.keep(tmp_path / "run", "presets")
+        assert there.read("judged")["key"].to_list() == ["0" * 20] * 2 and there.labels()["experiment"].to_list() == [
+            "presets"
+        ]
+        assert not (there.folder / "images").exists()
+    with pytest.raises(ValueError, match="expected the rows of presets, found none"):
+        make.keep(tmp_path / "mistyped", "presets")
     assert there.read("judged").height == 2

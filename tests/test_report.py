@@ -16,14 +16,12 @@ from odefend.errors import InvalidInput, OdefendWarning, OutputError, UnknownNam
 from odefend.evaluation import Ledger, estimate, evaluate, evaluations_in, opened, read_evaluation, robustness
 from odefend.evaluation.plan import Plan
 from odefend.experiments import holds_experiment
-from odefend.intervals import rate
 from odefend.progress import Silent
 from odefend.report import Table, evaluation_page, figures, findings, tables
 from odefend.report.published import published_lessons, published_table
 from odefend.report.questions import doubts
 from odefend.report.rows import Rows
 from odefend.report.threat import threat
-from odefend.report.withstood import Withstood, certified, withstood
 from odefend.studies import demo
 
 pytestmark = pytest.mark.xdist_group("report")  # one process shares the measured folder
@@ -610,19 +608,3 @@ def test_ways_of_states_are_those_of_the_net(rows, oon, test_digits):
     assert row["coded"][-1] == pytest.approx((coded[0] - coded[1]).norm().item(), rel=1e-4)
     angle = torch.nn.functional.cosine_similarity(end[0].flatten(), end[1].flatten(), dim=0)
     assert row["cosine"][-1] == pytest.approx(1 - angle.item(), abs=1e-5)
-
-
-def test_figures_of_what_nets_withstand():
-    """Everything that is given is drawn: each defense by its name, each kind of attack, each curve."""
-    some = [
-        Withstood("tolerance", rate(10, 40), rate(30, 40), rate(20, 40)),
-        Withstood("none", rate(10, 40), rate(40, 40)),
-    ]
-    drawn = withstood({"one": some, "other": some[:1]})
-    ET.fromstring(drawn)
-    for word in ("tolerance", "none", "attacks that know nothing of it", "noise of equal dose", "one", "other"):
-        assert word in drawn
-    curve = {"net a": ([0.0, 0.1], [rate(9, 10), rate(5, 10)]), "net b": ([0.0], [rate(1, 10)])}
-    drawn = certified({"digits": curve})
-    ET.fromstring(drawn)
-    assert all(word in drawn for word in ("net a", "net b", "L2 radius", "digits"))

@@ -10,6 +10,7 @@ from odefend.progress import Silent
 from odefend.report.filled import table
 from odefend.studies import STUDIES
 from odefend.studies.attacks import attacks
+from odefend.studies.defenses import defenses, defenses_mnist
 from odefend.studies.detectors import SEARCH, detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened
 from odefend.studies.presets import presets
@@ -27,10 +28,20 @@ SCREENED: dict[str, Any] = {
     "calibration": 20,
     "shard": 4,
 }
+DEFENDED: dict[str, Any] = {
+    "points": {"bit-depth": ({"bits": 2}, 0.1), "input-noise": ({"sigma": 0.1}, None)},
+    "steps": 1,
+    "followed": (1, 1),
+    "search": (2, 1),
+    "judged": 2,
+    "votes": 1,
+}
 SMOKE = {
     "hardened": hardened(2, nets=PAIR, smoothed=NOISE, rejecting={"digits-res": "one-pass-margin"}, effort=QUICK),
     "hardened-mnist": hardened(2, "digits", PAIR, NOISE, {}, QUICK, (0.5, 1.0, 0.5), name="hardened-mnist"),
     "attacks": attacks(4, "digits-oon", "digits", 64, SHORT, SHORT, calibration=20, detectors=["one-pass-margin"]),
+    "defenses": defenses(2, **DEFENDED),
+    "defenses-mnist": defenses_mnist(2, net="digits-oon", twin="digits-res", data="digits", **DEFENDED),
     "detectors": detectors(2, **SCREENED),
     "detectors-matched": detectors_matched(2, **SCREENED),
     "detectors-mnist": detectors_mnist(2, net="digits-oon", data="digits", **SCREENED),

@@ -144,6 +144,7 @@ def toy(candidates_of, role="adaptive"):
             "draw": 0,
             "status": 0,
             "scale": 1.0,
+            "true_margin": 0.0,
         }
         judged.append(usual | row | more)
 

@@ -20,7 +20,6 @@ _AROUND = (
     "robustness",
     "runner",
     "spec",
-    "tuning",
     "verify",
 )
 BESIDE_ROWS = (

@@ -227,6 +227,8 @@ class Expansion:
             if images != "clean":
                 for task in self.crafts(images):
                     assert isinstance(task.unit, Craft)
+                    if part.made_on and task.label.model not in several(part.made_on):
+                        continue
                     if part.count is None or task.unit.images.start < part.count:
                         yield task.label.data, task.unit.images, task.unit, task.label
                 continue

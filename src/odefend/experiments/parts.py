@@ -130,6 +130,7 @@ class MeasurePart(Part):
     pairing: Literal["own", "each"] = Field(
         default="own", description="own: a model sees what was made on it, if anything was; each: it sees everything"
     )
+    made_on: OneOrMore[str] = Field(default=(), description="only images that were made on these models; default: all")
     scales: OneOrMore[Annotated[float, Field(gt=0)]] = Field(default=1.0, description="s in x + s (x_adv - x)")
     to_epsilon: float | None = Field(default=None, description="rescale each perturbation to this L-inf size instead")
     rounded: bool = Field(default=False, description="round adversarial images to 8 bits, as a file would")
@@ -228,11 +229,14 @@ class FigurePart(Part):
     """A figure."""
 
     title: str
-    kind: Literal["lines", "bars", "roc", "heat", "histogram", "trajectories"] = "lines"
+    kind: Literal["lines", "bars", "dots", "roc", "heat", "histogram", "trajectories"] = "lines"
     x: str = Field(default="tolerance", description="what runs along the horizontal axis")
     y: str = Field(default="", description="what the numbers are called")
     panels: bool = Field(default=True, description="of a ROC: one panel for each scale")
     bins: Count | None = Field(default=None, description="of a histogram")
+    table: TablePart | None = Field(
+        default=None, description="of dots: its rows from top to bottom, its columns as marks"
+    )
     lines: tuple[Line, ...] = ()
     where: Cell = Cell()
     caption: str = ""

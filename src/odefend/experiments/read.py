@@ -109,6 +109,7 @@ def check_names(experiment: Experiment, where: str = "experiment") -> None:
     for name, measure in experiment.measures.items():
         at = f"measures.{name}"
         named("model", measure.models, experiment.models, at)
+        named("model", measure.made_on, experiment.models, at)
         named("detector", measure.detectors, experiment.detectors, at)
         named("attack", measure.images, {*experiment.attacks, "clean"}, at)
         named("data", measure.data if "clean" in several(measure.images) else (), experiment.data, at)

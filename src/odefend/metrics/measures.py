@@ -185,19 +185,20 @@ def _worst(rows: Rows, own: pl.Expr, judged: pl.Expr) -> pl.DataFrame:
 
 
 def worst_draws(judged: pl.DataFrame, hit: pl.Expr) -> pl.DataFrame:
-    """For each image the share of draws in which the worst attack hits the model. Where there are several, which is the worst is
-    told by one half of the draws, and how often it hits the model by the other: draws that choose cannot judge."""
+    """For each image the share of draws in which the worst attack hits the model.
+
+    For each draw, the others tell which attack is the worst, since a draw that chooses cannot judge: the one that hits most of
+    them, of equals the one that leaves the least margin. Where there is but one draw the answer is not random, and the worst attack
+    is known.
+    """
     by = ["image", "crafted", "scale"]
-    choosing = pl.col("draw") % 2 == 1
-    several = judged.group_by("image").agg(pl.struct("crafted", "scale").n_unique())["crafted"].max()
-    if judged["draw"].n_unique() < 2 or several == 1:
-        return judged.group_by(by).agg(value=hit.cast(pl.Float64).mean()).group_by("image").agg(pl.col("value").max())
-    chosen = judged.filter(choosing).group_by(by).agg(hit=hit.cast(pl.Float64).mean())
-    chosen = chosen.sort("hit", *by, descending=[True, False, False, False]).unique(
-        "image", keep="first", maintain_order=True
+    shown = judged.select(*by, "draw", hit=hit.cast(pl.Float64), margin=pl.col("true_margin").fill_nan(0.0))
+    drawn = shown["draw"].n_unique() > 1
+    others = shown.with_columns(
+        (pl.col(name).sum().over(by) - pl.col(name) * drawn).alias(f"{name}, others") for name in ("hit", "margin")
     )
-    shown = judged.filter(~choosing).join(chosen.select(by), on=by, how="semi")
-    return _mean(shown, hit)
+    worst = others.sort("hit, others", "margin, others", *by, descending=[True, *[False] * 4])
+    return _mean(worst.unique(["image", "draw"], keep="first", maintain_order=True), pl.col("hit"))
 
 
 def right_before(rows: Rows) -> pl.DataFrame:
@@ -218,6 +219,11 @@ def robust_anywhere(rows: Rows) -> pl.DataFrame:
     """The same for each image that any attack was tried on, under those that were: an upper bound."""
     each = right_before(rows).join(lost(rows).rename({"value": "lost"}), on="image", how="left")
     return each.select("image", value=pl.min_horizontal("value", 1 - pl.col("lost").fill_null(1 - pl.col("value"))))
+
+
+def right_under_attack(rows: Rows) -> pl.DataFrame:
+    """For each attacked image that was shown to a model, the share of draws in which that is right under the worst attack."""
+    return worst_draws(_adversarial(rows), ~pl.col("correct")).with_columns(value=1 - pl.col("value"))
 
 
 def attacked_or_wrong(rows: Rows) -> pl.DataFrame:
@@ -297,6 +303,7 @@ METRICS: Mapping[str, Metric] = {
         lambda rows: attacked(rows.crafted).group_by("image").agg(value=pl.col("success").cast(pl.Float64).max())
     ),
     "fooled": PerImage(broken),
+    "accuracy under attack": PerImage(right_under_attack),
     "robust accuracy": PerImage(robust),
     "robust accuracy, all images": PerImage(robust_anywhere),
     "robust accuracy with rejection": PerImage(robust_with_rejection),

@@ -40,7 +40,8 @@ class Filled:
 
 
 def fill(rows: Rows, column: Column, where: Cell, row: Row) -> Filled:
-    """A cell of a table, of which all cells have `where` in common; without text where its row is set beside nothing."""
+    """A cell of a table, of which all cells have `where` in common; without text where its row is set beside nothing or
+    itself."""
     line = row.other if column.of == "other" else row
     against = "other" if column.of == "both" else column.minus or column.over
     if line is None or (against == "other" and row.other is None):
@@ -50,7 +51,10 @@ def fill(rows: Rows, column: Column, where: Cell, row: Row) -> Filled:
     if against is None:
         return _shown(metric.of(here), column, metric.show)
     other = row.other if against == "other" else against
-    there = rows.where(wanted(where, *([] if against == "other" else [line]), column, *([other] if other else [])))
+    beside = wanted(where, *([] if against == "other" else [line]), column, *([other] if other else []))
+    if beside == wanted(*around):
+        return Filled("")
+    there = rows.where(beside)
     if column.of == "both":
         return _shown(metric.beside(here, there), column, metric.show)
     if column.minus is not None:

@@ -17,6 +17,7 @@ from odefend.metrics.measures import PerImage, scores
 from odefend.metrics.rows import Rows
 from odefend.report.cells import metric_of, wanted
 from odefend.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, legend, line, panelled, svg
+from odefend.report.filled import filled_line, said_lines, shared
 
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, "#6fa3d8", "#b3cfec")
 SPREAD = 30
@@ -103,6 +104,30 @@ def _bar(axes: Axes, height: float, found: Interval, color: str) -> None:
         color="black",
         elinewidth=1,
     )
+
+
+def dots(part: FigurePart, rows: Rows) -> str:
+    """The numbers of a table, its rows from top to bottom: a mark with its interval for each column."""
+    assert part.table is not None, part.title
+    lines = said_lines(part.table)
+    rows = shared(part.table, rows, lines)
+    found = [(labels, filled_line(part.table, line, rows)) for line, labels in lines]
+    drawing, (axes,) = panelled(7.2, 0.36 * len(found) + 1.2)
+    heights = np.arange(len(found))[::-1]
+    marks = zip(part.table.columns, cycle("oDs^v"), (GREY, RED, ORANGE, BLUE, GREEN), strict=False)
+    for number, (column, marker, color) in enumerate(marks):
+        values = [cells[number].value for _, cells in found]
+        shown = [(y, one) for y, one in zip(heights, values, strict=True) if one is not None and one.n]
+        if shown:
+            at, low, high = (
+                100 * np.array([getattr(one, side) for _, one in shown]) for side in ("value", "low", "high")
+            )
+            y, style = [y - 0.12 * number for y, _ in shown], {"fmt": marker, "markersize": 4.5, "elinewidth": 1}
+            axes.errorbar(at, y, xerr=[abs(at - low), abs(high - at)], color=color, label=column.head, **style)
+    axes.set(yticks=heights, yticklabels=[labels[0] for labels, _ in found], xlim=(-3, 103), xlabel=part.y + ", %")
+    axes.grid(visible=False, axis="y")
+    legend(axes, fontsize=9)
+    return svg(drawing, part.title)
 
 
 def roc(part: FigurePart, rows: Rows) -> str:
@@ -199,6 +224,7 @@ def trajectories(part: FigurePart, rows: Rows) -> str:
 KINDS: Mapping[str, Callable[[FigurePart, Rows], str]] = {
     "lines": lines,
     "bars": bars,
+    "dots": dots,
     "roc": roc,
     "heat": heat,
     "histogram": histogram,

@@ -10,6 +10,7 @@ import polars as pl
 from odefend.errors import unknown
 from odefend.experiments.expand import several
 from odefend.experiments.parts import Cell, Experiment, Row, TablePart
+from odefend.metrics.measures import attacked_or_wrong
 from odefend.metrics.rows import OF_ATTACKS, Rows
 from odefend.report.cells import Filled, fill, wanted
 from odefend.report.images import those
@@ -22,10 +23,8 @@ NAMED = {"model": "models", "attack": "attacks", "detector": "detectors", "data"
 def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
     """One table, filled."""
     lines = list(_lines(part, rows, experiment))
-    if part.same_images is True:
-        sides = [cell for line, _ in lines for cell in (line, line.other) if cell]
-        rows = rows.of_images(_common(rows, [wanted(part.where, cell) for cell in sides]))
-    filled = [(labels, _filled(part, line, rows)) for line, labels in lines]
+    rows = shared(part, rows, lines)
+    filled = [(labels, filled_line(part, line, rows)) for line, labels in lines]
     if part.sort:
         at = _position(part)
         filled.sort(key=lambda one: _size(one[1][at]), reverse=True)
@@ -44,7 +43,15 @@ def table(part: TablePart, rows: Rows, experiment: Experiment) -> Table:
     return Table(part.title, tuple(columns), tuple(map(tuple, body)), _note(part, rows), _numbers(part, cells))
 
 
-def _filled(part: TablePart, line: Row, rows: Rows) -> list[Filled]:
+def shared(part: TablePart, rows: Rows, lines: Sequence[tuple[Row, tuple[str, ...]]]) -> Rows:
+    """The rows of the images that a table is about."""
+    if part.same_images is not True:
+        return rows
+    sides = [cell for line, _ in lines for cell in (line, line.other) if cell]
+    return rows.of_images(_common(rows, [wanted(part.where, cell) for cell in sides]))
+
+
+def filled_line(part: TablePart, line: Row, rows: Rows) -> list[Filled]:
     """The cells of one row."""
     if part.same_images == "row":
         rows = rows.of_images(_common(rows, [wanted(part.where, line, column) for column in part.columns]))
@@ -64,15 +71,15 @@ def _size(cell: Filled) -> float:
 
 
 def _common(rows: Rows, cells: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The images that the attacks of all these cells were tried on, as far as there are any."""
-    tried = [set(rows.where(cell).crafted["image"].cast(pl.String)) for cell in cells]
+    """The images that every attack of each of these cells was tried on, as far as there are any."""
+    tried = [set(attacked_or_wrong(rows.where(cell))["image"].cast(pl.String)) for cell in cells]
     return set.intersection(*filter(None, tried)) if any(tried) else set()
 
 
 def _note(part: TablePart, rows: Rows) -> str:
     mine = rows.where(wanted(part.where))
-    images = {one for tried in (mine.crafted, mine.judged, mine.certified) for one in tried["image"].cast(pl.String)}
-    note = part.note.replace("{images}", those(images))
+    about = [mine.crafted] if mine.crafted.height else [mine.judged, mine.certified]
+    note = part.note.replace("{images}", those({one for some in about for one in some["image"].cast(pl.String)}))
     return " ".join(one for one in (note, f"Published: {part.source}." if part.source else "") if one)
 
 
@@ -90,8 +97,8 @@ def _numbers(part: TablePart, cells: Sequence[Sequence[Filled]]) -> tuple[dict[s
 
 def _lines(part: TablePart, rows: Rows, experiment: Experiment) -> Iterator[tuple[Row, tuple[str, ...]]]:
     """The rows of a table, with what labels them."""
-    if isinstance(part.rows[0], Row):
-        yield from ((row, tuple(several(row.label))) for row in part.rows if isinstance(row, Row))
+    if all(isinstance(row, Row) for row in part.rows):
+        yield from said_lines(part)
         return
     names = [name for name in part.rows if isinstance(name, str)]
     grids = [_values(name, rows.where(wanted(part.where)), experiment, part.where) for name in names]
@@ -100,6 +107,11 @@ def _lines(part: TablePart, rows: Rows, experiment: Experiment) -> Iterator[tupl
         found = rows.where(wanted(part.where, cell) | _absent(names, point))
         if found.attacked if set(names) & set(OF_ATTACKS) else not found.empty:
             yield cell, tuple(_told(value) for value in point)
+
+
+def said_lines(part: TablePart) -> list[tuple[Row, tuple[str, ...]]]:
+    """The rows of a table that says each of them."""
+    return [(row, tuple(several(row.label))) for row in part.rows if isinstance(row, Row)]
 
 
 def _absent(names: Sequence[str], point: Sequence[Any]) -> dict[str, Any]:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 
 from odefend.experiments import Experiment
 from odefend.studies.attacks import attacks
+from odefend.studies.defenses import defenses, defenses_mnist
 from odefend.studies.detectors import detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened, hardened_mnist
 from odefend.studies.presets import presets
 
 STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "attacks": attacks,
+    "defenses": defenses,
+    "defenses-mnist": defenses_mnist,
     "detectors": detectors,
     "detectors-matched": detectors_matched,
     "detectors-mnist": detectors_mnist,

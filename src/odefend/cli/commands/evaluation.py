@@ -161,11 +161,12 @@ def study(
     attack on the solver's work. The costly parts take half, a quarter or an eighth of the images.
 
     **detectors** (hours), every detector on digits-oon, **detectors-matched** those that need no solver on digits-res, and
-    **detectors-mnist** (hours) those that watch the solver on mnist-oon: before C&W that knows nothing of them, pushed on by s,
+    **detectors-mnist** (hours) those that look at the solver on mnist-oon: before C&W that does not know of them, scaled by s,
     and before C&W and PGD that know each.
 
     **defenses** (an hour) and **defenses-mnist** (hours), every defense of digits-oon and mnist-oon at settings tuned on validation
-    images: before attackers who know nothing of it, or all but its draws, and beside noise of the same dose and cost.
+    images: before attackers who do not know of it, who know a similar net, and who know all but its draws; beside noise of the
+    same dose and cost.
 
     **hardened** and **hardened-mnist** (an hour each): nets trained against attacks beside twins that were not, in L-inf balls
     under PGD, Square, AutoAttack and gradients of surrogates; certified accuracy by smoothing; robust accuracy with rejection,
