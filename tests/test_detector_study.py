@@ -17,7 +17,9 @@ from odefend.ledger import Ledger
 from odefend.metrics import METRICS, Rows
 from odefend.models import load_image_model
 from odefend.progress import Silent
+from odefend.report.claims import judge
 from odefend.report.filled import table
+from odefend.studies import STUDIES
 from odefend.studies.detectors import BENIGN, SEARCH, detectors
 
 pytestmark = pytest.mark.xdist_group("detector study")  # one process shares the measured folder
@@ -149,6 +151,13 @@ def test_detectors_are_sorted_by_the_area_at_the_first_scale(rows):
     assert areas == sorted(areas, reverse=True) and len(set(areas)) > 1
     with pytest.raises(UnknownName, match="column to sort How detectors of digits-oon rank"):
         table(part.model_copy(update={"sort": "AUROC, s = 2"}), rows, SMALL)
+
+
+@pytest.mark.parametrize("study", ["detectors", "detectors-mnist"])
+def test_what_the_page_says_of_the_vote_is_confirmed_by_the_committed_rows(study):
+    experiment = STUDIES[study]()
+    rows = Rows.read(Ledger(Path(__file__).parent.parent / "results" / study), study)
+    assert [judge(claim, rows).outcome for claim in experiment.claims] == ["confirmed"] * 2
 
 
 def test_scaled_images_are_scored_as_scaled(ledger, rows):

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from odefend.experiments import Cell, Column, FigurePart, Line, Row, TablePart
+from odefend.experiments import Cell, ClaimPart, Column, FigurePart, Line, Row, TablePart
 
 ALARMS = (0.01, 0.05)
 """Shares of clean images that a detector may refuse."""
 SCALES = (1.0, 1.05, 1.1, 1.25)
 """By which attackers multiply their perturbation."""
 FIRST, LAST = SCALES[0], SCALES[-1]
-BASELINE = "one-pass-margin"
+BASELINE, NOISE, VOTE = "one-pass-margin", "noise-drop, sigma 0.1, draws 19", "tolerance-vote, votes 20"
+"""A single pass, and noise of as many passes as the vote over tolerances, which has to beat both."""
 
 
 def ranking(net: str, tried: Sequence[str], images: str) -> TablePart:
@@ -107,4 +108,31 @@ def roc(net: str, shown: Sequence[str]) -> FigurePart:
         lines=tuple(Line(label=one, detector=one) for one in shown),
         where=Cell(attack="C&W"),
         caption="Attacked images against clean images accepted, as C&W's perturbation is multiplied by s.",
+    )
+
+
+def claims(tried: Sequence[str]) -> tuple[ClaimPart, ...]:
+    """What a vote over tolerances is worth beside the controls, as far as they are tried."""
+
+    def area(detector: str, scale: float) -> Cell:
+        return Cell(metric="AUROC", attack="C&W", detector=detector, scale=scale)
+
+    told = (
+        (
+            "A vote over tolerances ranks images of an oblivious attacker worse than the margin of one pass",
+            BASELINE,
+            LAST,
+        ),
+        (
+            "A vote over tolerances ranks images of an oblivious attacker worse than noise of as many passes",
+            NOISE,
+            SCALES[1],
+        ),
+    )
+    return tuple(
+        ClaimPart(
+            sentence=f"{sentence}, at s = {scale:g}.", left=area(VOTE, scale), relation="<", right=area(control, scale)
+        )
+        for sentence, control, scale in told
+        if {VOTE, control} <= set(tried)
     )

@@ -7,7 +7,18 @@ from typing import Any
 from odefend.detectors import DETECTORS
 from odefend.experiments import AttackPart, DataPart, DetectorPart, Experiment, MeasurePart, ModelPart
 from odefend.experiments.parts import Combination
-from odefend.studies.detector_tables import ALARMS, BASELINE, SCALES, caught, everyday, ranking, roc, success
+from odefend.studies.detector_tables import (
+    ALARMS,
+    BASELINE,
+    NOISE,
+    SCALES,
+    caught,
+    claims,
+    everyday,
+    ranking,
+    roc,
+    success,
+)
 
 TOLERANCE = 1e-3
 BENIGN = ("blur-0.5", "gamma-0.8", "jpeg-75-444")
@@ -36,7 +47,7 @@ def labelled(kind: str, settings: Mapping[str, Any]) -> str:
 EVERY = {labelled(kind, one): (kind, one) for kind in DETECTORS for one in SETTINGS.get(kind, ({},))}
 """Detectors with their settings by their labels."""
 OF_SOLVER = tuple(name for name, (kind, _) in EVERY.items() if DETECTORS[kind].of_solver)
-CONTROLS = (BASELINE, "noise-drop, sigma 0.1, draws 19")
+CONTROLS = (BASELINE, NOISE)
 
 
 def detectors(
@@ -112,6 +123,7 @@ def detectors(
             success(net, "PGD", tuple(tried), f"PGD in an L-inf ball of {ball['epsilon']:g}, {pgd['steps']} steps"),
         ),
         figures=(roc(net, tuple(label for label in tried if label in (*CONTROLS, *OF_SOLVER))),),
+        claims=claims(tuple(tried)),
         shard=shard,
     )
 
