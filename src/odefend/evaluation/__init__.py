@@ -1,6 +1,5 @@
 """Evaluation: units of work, the ledger they write to, and what is read out of its rows."""
 
-from odefend.evaluation.certify import Certify as Certify
 from odefend.evaluation.craft import Craft as Craft
 from odefend.evaluation.evaluate import estimate as estimate
 from odefend.evaluation.evaluate import evaluate as evaluate

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from odefend.dose import Doses
-from odefend.evaluation.certify import Certify
 from odefend.evaluation.controls import doses
 from odefend.evaluation.craft import Craft
 from odefend.evaluation.doubts import PULLED_BACK
@@ -212,8 +211,6 @@ def work(unit: Unit) -> float:
     count = unit.images.stop - unit.images.start
     if isinstance(unit, Judge):
         return 0.4 * count * len(unit.conditions) * unit.view.passes
-    if isinstance(unit, Certify):
-        return 0.4 * count * (unit.selecting + unit.draws)
     if isinstance(unit, Screen):
         return 0.4 * count * len(unit.scales) * unit.watch.passes(unit.view)
     if isinstance(unit, Trace):
