@@ -251,6 +251,14 @@ def test_models_are_told_apart_by_what_is_attacked_and_not_by_their_names():
     assert [one.model for one in standings(rows, checks(rows)) if "margin" in one.model] == []
 
 
+def test_images_that_settings_are_chosen_on_are_not_mixed_with_those_that_judge_them():
+    rows = rows_of(attack("PGD", broken=0.5, data="test"), attack("PGD, validation", data="validation"))
+    models = attacked_models(rows)
+    assert sorted(model.text for model in models) == ["ode, on test", "ode, on validation"]
+    robust = [standing(rows, model, model.balls[0])[1] for model in models]
+    assert all(one.n == IMAGES for one in robust) and {one.value for one in robust} >= {0.5}
+
+
 def test_a_model_that_draws_is_asked_about_its_draws():
     few, many = attack("PGD", source_draws=4), attack("more draws", source_draws=16, broken=0.5)
     asked = outcomes(rows_of(few))
