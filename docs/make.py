@@ -12,24 +12,29 @@ from pages import fill
 from odefend.ledger import Label, Ledger
 from odefend.ledger.schema import TABLES
 from odefend.metrics import Rows
+from odefend.report.claims import judge
 from odefend.report.drawn import figure
+from odefend.report.experiment_page import told
 from odefend.report.filled import table
 from odefend.studies import STUDIES
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
+README = "../README.md"
 PAGES = {
+    README: ("demo",),
     "attacks.md": ("presets", "attacks"),
     "defenses.md": ("defenses", "defenses-mnist", "hardened", "hardened-mnist"),
     "detectors.md": ("detectors-mnist", "detectors"),
 }
-"""The studies that fill each page; parts are marked by the title of the table."""
+"""The studies that fill each page; parts are marked by the title of the table, or as the claims of a study."""
 FIGURES = {
     "certified.svg": ("hardened", "Certified accuracy by radius on digits"),
     "certified-mnist.svg": ("hardened-mnist", "Certified accuracy by radius on mnist"),
     "defenses.svg": ("defenses", "Accuracy of defenses of digits-oon under attack"),
     "defenses-mnist.svg": ("defenses-mnist", "Accuracy of defenses of mnist-oon under attack"),
     "detectors.svg": ("detectors-mnist", "ROC of detectors of mnist-oon"),
+    "tolerance.svg": ("demo", "Accuracy by tolerance"),
 }
 """The study and the title of each figure that is a file of its own."""
 
@@ -40,14 +45,19 @@ def rows_of(study: str) -> Rows:
 
 
 def parts(page: str) -> dict[str, str]:
-    """The tables of a page, by their titles; none of what was not run."""
-    found = {}
+    """The tables of a page, by their titles, none of what was not run; of the README those that it has a place for, and the claims of
+    studies likewise."""
+    found, text = {}, (HERE / page).read_text(encoding="utf-8")
     for study in PAGES[page]:
         experiment, rows = STUDIES[study](), rows_of(study)
         for part in experiment.tables:
             filled = table(part, rows, experiment)
-            if any(one["n"] for line in filled.numbers for one in line.values()):
+            wanted = page != README or f"<!-- {part.title} -->" in text
+            if wanted and any(one["n"] for line in filled.numbers for one in line.values()):
                 found[part.title] = filled.markdown
+        if f"<!-- claims of {study} -->" in text:
+            claims = (told(judge(claim, rows)) for claim in experiment.claims)
+            found[f"claims of {study}"] = "\n".join(f"- {claim}" for claim in claims)
     return found
 
 

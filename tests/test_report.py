@@ -22,7 +22,6 @@ from odefend.report.published import published_lessons, published_table
 from odefend.report.questions import doubts
 from odefend.report.rows import Rows
 from odefend.report.threat import threat
-from odefend.studies import demo
 
 pytestmark = pytest.mark.xdist_group("report")  # one process shares the measured folder
 
@@ -490,12 +489,6 @@ def test_one_shard_with_two_labels_is_counted_for_each(rows):
         for which in (rows, doubled)
     ]
     assert told[0] == told[1]
-
-
-def test_the_demo_is_an_evaluation():
-    assert demo.evaluation(7).images == 7
-    names = [trial.name for trial in demo.evaluation().trials]
-    assert names[:2] == ["C&W", "PGD"] and len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

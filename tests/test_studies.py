@@ -11,6 +11,7 @@ from odefend.report.filled import table
 from odefend.studies import STUDIES
 from odefend.studies.attacks import attacks
 from odefend.studies.defenses import defenses, defenses_mnist
+from odefend.studies.demo import demo
 from odefend.studies.detectors import SEARCH, detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened
 from odefend.studies.presets import presets
@@ -39,6 +40,7 @@ DEFENDED: dict[str, Any] = {
 SMOKE = {
     "hardened": hardened(2, nets=PAIR, smoothed=NOISE, rejecting={"digits-res": "one-pass-margin"}, effort=QUICK),
     "hardened-mnist": hardened(2, "digits", PAIR, NOISE, {}, QUICK, (0.5, 1.0, 0.5), name="hardened-mnist"),
+    "demo": demo(2, clean=4, calibration=20, search=SHORT),
     "attacks": attacks(4, "digits-oon", "digits", 64, SHORT, SHORT, calibration=20, detectors=["one-pass-margin"]),
     "defenses": defenses(2, **DEFENDED),
     "defenses-mnist": defenses_mnist(2, net="digits-oon", twin="digits-res", data="digits", **DEFENDED),

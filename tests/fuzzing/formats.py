@@ -221,7 +221,7 @@ def manifests(folder: Path) -> Format:
     (folder / "foreign.json").write_bytes(b"\xff\xfe")
     experiment = read_experiment(EXPERIMENT).model_dump(mode="json")
     files = {
-        folder / "demo.json": (ROOT / "results" / "demo" / "demo.json").read_bytes(),
+        folder / "mnist.json": (ROOT / "results" / "mnist" / "mnist.json").read_bytes(),
         folder / "trial.json": json.dumps(
             dict.fromkeys(("code", "nets", "finished"), "x") | {"experiment": experiment}
         ).encode(),

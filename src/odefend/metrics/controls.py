@@ -86,6 +86,7 @@ class EqualDose(Metric):
 
     what: Literal["sigma", "recovered", "difference"]
     show: str
+    alone = False
 
     def of(self, rows: Rows) -> Interval:
         raise InvalidInput(

@@ -6,6 +6,7 @@ Most give one number for each image. Intervals, paired differences and paired ra
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -24,9 +25,11 @@ def share(values: np.ndarray) -> Interval:
 
 
 class Metric(ABC):
-    """A number of the rows of a cell, with its interval; `show` is how tables show it."""
+    """A number of the rows of a cell, with its interval; `show` is how tables show it, and `alone` whether it is one of rows
+    without others beside them."""
 
     show: str
+    alone: ClassVar[bool] = True
 
     @abstractmethod
     def of(self, rows: Rows) -> Interval:
@@ -154,9 +157,9 @@ def _distances(rows: Rows) -> pl.DataFrame:
 
 
 def _answers(rows: Rows, judged: pl.Expr, certified: pl.Expr) -> pl.DataFrame:
-    """A number of each answer, whether a model or a smoothed one gave it."""
+    """A number of each answer that has one, whether a model or a smoothed one gave it."""
     both = (rows.judged.select("image", value=judged), rows.certified.select("image", value=certified))
-    return _mean(pl.concat(both, how="vertical_relaxed"), pl.col("value"))
+    return _mean(pl.concat(both, how="vertical_relaxed").drop_nulls("value"), pl.col("value"))
 
 
 def broken(rows: Rows) -> pl.DataFrame:
@@ -295,6 +298,9 @@ def alarms(kind: str) -> Callable[[Rows], pl.DataFrame]:
     return each
 
 
+_WORK = pl.when(pl.col("nfe") > 0).then("nfe")
+"""Evaluations of the vector field; none of a net that has none."""
+
 METRICS: Mapping[str, Metric] = {
     "accuracy": PerImage(lambda rows: _mean(_clean(rows), pl.col("correct"))),
     "error": PerImage(lambda rows: _mean(_clean(rows), ~pl.col("correct"))),
@@ -316,7 +322,7 @@ METRICS: Mapping[str, Metric] = {
     "forward passes": PerImage(
         lambda rows: _mean(attacked(rows.crafted), pl.col("forward_calls")), "0", intervals.mean
     ),
-    "NFE": PerImage(lambda rows: _answers(rows, pl.col("nfe"), pl.col("nfe")), "1", intervals.mean),
+    "NFE": PerImage(lambda rows: _answers(rows, _WORK, _WORK), "1", intervals.mean),
     "largest NFE": PerImage(lambda rows: _mean(rows.judged, pl.col("nfe")), "plain", largest),
     "AUROC": Area(),
     "detected": PerImage(alarms("adversarial")),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from odefend.experiments.parts import Cell, ClaimPart
-from odefend.intervals import Interval
+from odefend.intervals import NO_DATA, Interval
 from odefend.metrics.measures import Computed
 from odefend.metrics.rows import Rows
 from odefend.report.cells import metric_of, wanted
@@ -39,7 +39,8 @@ def judge(claim: ClaimPart, rows: Rows) -> Judged:
 
 def _side(side: Cell | float, rows: Rows) -> Interval:
     if isinstance(side, Cell):
-        return metric_of(side).of(rows.where(wanted(side)))
+        metric = metric_of(side)
+        return metric.of(rows.where(wanted(side))) if metric.alone else NO_DATA
     return Interval(side, side, side, 1)
 
 

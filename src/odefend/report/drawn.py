@@ -1,12 +1,13 @@
 """The figures of an experiment, from its rows, as SVG text."""
 
-from collections.abc import Callable, Mapping
-from itertools import cycle
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 
 import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from odefend.errors import InvalidInput
 from odefend.experiments.expand import several
@@ -46,7 +47,7 @@ def lines(part: FigurePart, rows: Rows) -> str:
     """A curve for each line, with its band of intervals, over the values that its rows have along the axis."""
     drawing, (axes,) = panelled(7.2, 3.6)
     shown: list[float] = []
-    for one, color in zip(part.lines, cycle(COLORS), strict=False):
+    for one, color in zip(part.lines, _colors(part.lines), strict=True):
         at, values = curve(part, one, rows)
         line(axes, at, values, color, one.label, one.dash, band=len(part.lines) <= BANDS)
         shown += at
@@ -58,6 +59,16 @@ def lines(part: FigurePart, rows: Rows) -> str:
         axes.set_ylim(-3, 103)
     legend(axes, fontsize=9)
     return svg(drawing, part.title)
+
+
+def _colors(shown: Sequence[Line]) -> list[str]:
+    """A color for each curve: of many, shades in their order for those that are drawn through, which are compared to the others."""
+    if len(shown) <= BANDS:
+        return list(islice(cycle(COLORS), len(shown)))
+    through = [one for one in shown if one.dash == "-"]
+    shades = dict(zip(map(id, through), mpl.colormaps["viridis"](np.linspace(0, 0.9, len(through))), strict=True))
+    others = cycle((ORANGE, RED, GREY))
+    return [to_hex(shades[id(one)]) if id(one) in shades else next(others) for one in shown]
 
 
 def curve(part: FigurePart, one: Line, rows: Rows) -> tuple[list[float], list[Interval]]:

@@ -119,7 +119,7 @@ class Report:
 def told(one: Judged) -> str:
     """A claim in a sentence, with what became of it."""
     gap = one.difference
-    numbers = f" (left minus right {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])" if gap.n else " (no rows)"
+    numbers = f" (difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}])" if gap.n else " (no rows)"
     return f"{one.outcome.capitalize()}: {one.sentence}{numbers}"
 
 

@@ -88,13 +88,12 @@ def headline(experiment: Experiment, rows: Rows, found: Sequence[Check], picture
     shown = tuple(everyone[:SHOWN])
     if not everyone:
         return Headline(("No model has been attacked so far.",) if experiment.attacks else (), ())
-    names, attacks = (
-        list(dict.fromkeys(rows.crafted[column].cast(pl.String).drop_nulls())) for column in ("model", "attack")
+    made = {column: set(rows.crafted[column].cast(pl.String)) for column in ("model", "attack")}
+    models, attacks = (
+        _list([name for name in names if name in made[column]])
+        for column, names in (("model", experiment.models), ("attack", experiment.attacks))
     )
-    told = [
-        f"{_list(names)} {'was' if len(names) == 1 else 'were'} attacked by {_list(attacks)}.",
-        conclusion(everyone),
-    ]
+    told = [f"Attacked: {models}. By: {attacks}.", conclusion(everyone)]
     if len(everyone) > SHOWN:
         told.append(f"These are the first {SHOWN} of {len(everyone)} attacked models; the tables below have all.")
     return Headline(tuple(told), shown, picture)
@@ -127,8 +126,6 @@ def standing_table(everyone: Sequence[Standing]) -> Table:
     )
 
 
-def _list(names: Sequence[str], most: int = 6) -> str:
-    """As in "a, b and c"."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+def _list(names: Sequence[str], most: int = 9) -> str:
+    """As in "a; b; c and 2 more"."""
+    return "; ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -94,7 +94,7 @@ def gallery(found: Sequence[Example], title: str) -> str:
 def strip(example: Example, title: str) -> str:
     """One image in a row: original, adversarial, difference."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 1.75))
+        figure = Figure(figsize=(4.2, 2.0))
         panels = np.asarray(figure.subplots(1, 3))
     _show(panels, example)
     for axes, name in zip(panels, ("original", "adversarial", "difference"), strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from odefend.experiments import Experiment
 from odefend.studies.attacks import attacks
 from odefend.studies.defenses import defenses, defenses_mnist
+from odefend.studies.demo import demo
 from odefend.studies.detectors import detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened, hardened_mnist
 from odefend.studies.presets import presets
@@ -16,6 +17,7 @@ STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "attacks": attacks,
     "defenses": defenses,
     "defenses-mnist": defenses_mnist,
+    "demo": demo,
     "detectors": detectors,
     "detectors-matched": detectors_matched,
     "detectors-mnist": detectors_mnist,

@@ -16,7 +16,7 @@ def demo(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack two packaged nets on real digits and write an honest report, in about two minutes.
+    """Attack two packaged nets on real digits and write an honest report, in about a minute.
 
     C&W and PGD against a Neural ODE and its matched ResNet, judged at tolerances from 1e-6 to 10, with the controls that
     tell an effect from noise, and a tolerance vote beside the one-pass margin. Run again with the same --out, it continues
