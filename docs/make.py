@@ -45,8 +45,8 @@ def rows_of(study: str) -> Rows:
 
 
 def parts(page: str) -> dict[str, str]:
-    """The tables of a page, by their titles, none of what was not run; of the README those that it has a place for, and the claims of
-    studies likewise."""
+    """The tables of a page, by their titles, none of what was not run; of the README those that it has a place for, as of all pages
+    the claims of studies."""
     found, text = {}, (HERE / page).read_text(encoding="utf-8")
     for study in PAGES[page]:
         experiment, rows = STUDIES[study](), rows_of(study)

@@ -318,6 +318,12 @@ def test_the_first_screen_says_how_each_attacked_model_stands(experiment, rows):
     assert any("past margin" in where for _, where in checked), "an attack past a detector is a model of its own"
 
 
+def test_a_net_that_solves_nothing_has_no_evaluations_to_count(rows):
+    """Neither a mean of 0, nor a row in a figure."""
+    assert not METRICS["NFE"].of(rows[0].where({"model": "res", "measure": "clean"})).n
+    assert METRICS["NFE"].of(rows[0].where({"model": "ode", "measure": "clean"})).value > 8
+
+
 def test_checks_that_say_the_same_at_several_points_are_one_line(experiment, rows):
     report = Report(experiment, rows[0], rows[2])
     mine = [one for one in report.checks if one.model == "ode"]

@@ -7,7 +7,7 @@ import pytest
 from odefend.experiments import run
 from odefend.metrics import Rows
 from odefend.progress import Silent
-from odefend.report.filled import table
+from odefend.report.experiment_page import Report
 from odefend.studies import STUDIES
 from odefend.studies.attacks import attacks
 from odefend.studies.defenses import defenses, defenses_mnist
@@ -56,11 +56,13 @@ def test_every_study_has_a_smallest_size():
 
 
 @pytest.mark.parametrize("name", SMOKE)
-def test_a_study_runs_from_nets_to_tables(name, tmp_path):
+def test_a_study_runs_from_nets_to_its_report(name, tmp_path):
     experiment = SMOKE[name]
     rows = Rows.read(run(experiment, tmp_path, Silent(), workers=1), experiment.name)
-    for part in experiment.tables:
-        found = table(part, rows, experiment)
+    report = Report(experiment, rows, tmp_path)
+    assert "Where these numbers come from" in report.write().read_text()
+    assert len(report.figures) == len(experiment.figures) and len(report.claims) == len(experiment.claims)
+    for found in report.tables:
         assert found.rows and all(len(row) == len(found.columns) for row in found.rows)
 
 
