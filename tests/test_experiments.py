@@ -292,7 +292,7 @@ def test_the_report_is_one_self_contained_page(experiment, rows):
     assert len(ids) == len(set(ids)), "figures must not share ids"
     for words in (
         "Who attacks, and how",
-        "follows unrolled gradients at tolerance 1e-05",
+        "follows unrolled gradients of the solve at 1e-05",
         "Can the attacks be trusted?",
         "tolerance 0.1",
     ):

@@ -83,9 +83,11 @@ def _tolerances(rtol: pl.Series) -> str:
 
 def _source(part: AttackPart, row: dict[str, object]) -> str:
     """Whose gradients it follows."""
-    if isinstance(part.source, str) or (isinstance(part.source, SourcePart) and part.source.model):
-        return f"follows gradients of {part.source if isinstance(part.source, str) else part.source.model}"
-    at = f" at tolerance {row['source_rtol']:g}" if row["source_rtol"] is not None and part.source is not None else ""
+    source = SourcePart(model=part.source) if isinstance(part.source, str) else part.source
+    if source is not None and source.model:
+        return f"follows gradients of {source.model}"
+    tolerance = None if source is None else source.tolerance
+    at = "" if tolerance is None else f" of the solve at {', '.join(map(str, several(tolerance)))}"
     return f"follows {row['source_gradient']} gradients{at}" if row["source_gradient"] else ""
 
 
