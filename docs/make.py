@@ -26,6 +26,7 @@ PAGES = {
     "attacks.md": ("presets", "attacks"),
     "defenses.md": ("defenses", "defenses-mnist", "hardened", "hardened-mnist"),
     "detectors.md": ("detectors-mnist", "detectors"),
+    "mnist.md": ("wifs2019", "icprw2020"),
 }
 """The studies that fill each page; parts are marked by the title of the table, or as the claims of a study."""
 FIGURES = {
@@ -35,6 +36,7 @@ FIGURES = {
     "defenses-mnist.svg": ("defenses-mnist", "Accuracy of defenses of mnist-oon under attack"),
     "detectors.svg": ("detectors-mnist", "ROC of detectors of mnist-oon"),
     "tolerance.svg": ("demo", "Accuracy by tolerance"),
+    "mnist.svg": ("wifs2019", "BIM beside the published numbers"),
 }
 """The study and the title of each figure that is a file of its own."""
 

@@ -136,7 +136,7 @@ def attack(name, epsilon=0.1, calls=40, images=IMAGES, broken=0.25, **columns):
 def rows_of(*frames, judged=None):
     """Rows of an experiment with nothing but these."""
     tables = {name: pl.DataFrame(schema=schema | LABELS) for name, schema in TABLES.items()}
-    made = {"epsilon": pl.Float64, "attacked_at": pl.Float64, "attacked": pl.String}
+    made = {"epsilon": pl.Float64, "attacked_at": pl.Float64, "made_on": pl.String}
     for name in ("judged", "scored", "traced"):
         tables[name] = pl.DataFrame(schema=TABLES[name] | LABELS | made)
     tables["crafted"] = pl.concat([tables["crafted"], *frames], how="diagonal_relaxed")

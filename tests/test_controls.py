@@ -54,7 +54,7 @@ def rows():
     tables = [
         pl.DataFrame(schema=TABLES[name] | LABELS) for name in ("crafted", "judged", "scored", "certified", "traced")
     ]
-    extra = {"epsilon": pl.Float64, "attacked_at": pl.Float64, "attacked": pl.String}
+    extra = {"epsilon": pl.Float64, "attacked_at": pl.Float64, "made_on": pl.String}
     tables[1] = pl.concat(
         [tables[1].with_columns(pl.lit(None, kind).alias(name) for name, kind in extra.items()), *frames],
         how="diagonal_relaxed",

@@ -83,7 +83,7 @@ def test_every_defense_and_its_noise_meet_the_same_attacks_on_the_same_images(ro
         assert set(shown.select("image", "attack").rows()) == {
             (image, attack) for image in rows.crafted["image"].unique() for attack in IN_BALL
         }, name
-        adaptive = shown.filter(pl.col("attack").is_in(list(ADAPTIVE)))["attacked"].unique().to_list()
+        adaptive = shown.filter(pl.col("attack").is_in(list(ADAPTIVE)))["made_on"].unique().to_list()
         assert adaptive == [name.removesuffix(", averaged").removesuffix(", majority-vote")]
         random = "noise" in name or "random" in name
         assert shown["draw"].n_unique() == (3 if random else 1)

@@ -85,13 +85,6 @@ def test_the_page_on_scale_is_made_of_the_measured_costs():
     assert filled(script.PAGE, script.parts()) == script.PAGE.read_text()
 
 
-def test_the_page_on_mnist_is_made_of_the_committed_rows():
-    script = script_of("mnist")
-    rows = script.kept()
-    assert filled(script.PAGE, script.parts(rows)) == script.PAGE.read_text()
-    assert (ROOT / "docs" / "mnist.svg").read_text() == script.figure(rows)
-
-
 def test_a_page_is_filled_between_its_markers_and_nowhere_else(tmp_path):
     page, parts = tmp_path / "page.md", {"a (1)": r"| \1 |", "b": "two\nlines"}
     page.write_text("before\n<!-- a (1) -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n")

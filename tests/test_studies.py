@@ -14,8 +14,10 @@ from odefend.studies.defenses import defenses, defenses_mnist
 from odefend.studies.demo import demo
 from odefend.studies.detectors import SEARCH, detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened
+from odefend.studies.icprw2020 import icprw2020
 from odefend.studies.presets import presets
 from odefend.studies.robustness import Effort
+from odefend.studies.wifs2019 import wifs2019
 
 SHORT = {"steps": 3, "binary_search_steps": 2, "learning_rate": 0.2, "initial_constant": 10.0}
 PAIR, NOISE = ("digits-res-adversarial", "digits-res"), (("digits-res-noise", 0.25, "input"),)
@@ -37,6 +39,26 @@ DEFENDED: dict[str, Any] = {
     "judged": 2,
     "votes": 1,
 }
+
+
+def on_digits(experiment):
+    """A study of nets on MNIST with nets on digits, its search cut short."""
+    nets = {"mnist-oon": "digits-oon", "mnist-oon-matched": "digits-res"}
+    short = {"carrara-mnist": SHORT, "bim": {"steps": 2}}
+    return experiment.model_copy(
+        update={
+            "data": {name: part.model_copy(update={"set": "digits"}) for name, part in experiment.data.items()},
+            "models": {
+                name: part.model_copy(update={"net": nets[part.net]}) for name, part in experiment.models.items()
+            },
+            "attacks": {
+                name: part.model_copy(update={"settings": {**part.settings, **short[part.attack]}})
+                for name, part in experiment.attacks.items()
+            },
+        }
+    )
+
+
 SMOKE = {
     "hardened": hardened(2, nets=PAIR, smoothed=NOISE, rejecting={"digits-res": "one-pass-margin"}, effort=QUICK),
     "hardened-mnist": hardened(2, "digits", PAIR, NOISE, {}, QUICK, (0.5, 1.0, 0.5), name="hardened-mnist"),
@@ -47,6 +69,8 @@ SMOKE = {
     "detectors": detectors(2, **SCREENED),
     "detectors-matched": detectors_matched(2, **SCREENED),
     "detectors-mnist": detectors_mnist(2, net="digits-oon", data="digits", **SCREENED),
+    "icprw2020": on_digits(icprw2020(3)),
+    "wifs2019": on_digits(wifs2019(3)),
     "presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2})),
 }
 

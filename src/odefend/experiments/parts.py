@@ -155,6 +155,7 @@ class Cell(Part):
     metric: Any = Field(default="", description="a name of odefend.metrics.METRICS; in Python also a function of rows")
     model: OneOrMore[str] | None = None
     attack: OneOrMore[str] | None = None
+    made_on: OneOrMore[str] | None = Field(default=None, description="model that adversarial images were made on")
     measure: OneOrMore[str] | None = None
     data: OneOrMore[str] | None = None
     detector: OneOrMore[str] | None = None
@@ -222,6 +223,9 @@ class Line(Cell):
 
     label: str = ""
     dash: Literal["-", "--", ":"] = "-"
+    published: tuple[tuple[float, float], ...] = Field(
+        default=(), description="numbers in print, each with its place along the axis; shares as such, not in percent"
+    )
     other: Cell | None = Field(default=None, description="what a metric of two kinds of rows is set beside")
 
 

@@ -12,7 +12,20 @@ from odefend.intervals import Interval
 from odefend.metrics.measures import PerImage, attacked_or_wrong, right_before, robust, share
 from odefend.metrics.rows import Rows
 
-POINT = ("net", "net_digest", "defense", "rtol", "method", "end", "coupling", "max_steps", "data", "past", "alarms", "target")
+POINT = (
+    "net",
+    "net_digest",
+    "defense",
+    "rtol",
+    "method",
+    "end",
+    "coupling",
+    "max_steps",
+    "data",
+    "past",
+    "alarms",
+    "target",
+)
 """Columns that decide what an attack of some strength can reach: which function is attacked, on which images, and what counts as
 success."""
 
@@ -142,7 +155,9 @@ def plainly(settings: str) -> str:
 def _judged(rows: Rows, part: pl.DataFrame) -> pl.DataFrame:
     """What a model judged at the point of these crafted rows, as it is: images not scaled further, nor rounded."""
     here = part.row(0, named=True)
-    same = [pl.col(name).eq_missing(pl.lit(here[name], rows.judged.schema[name])) for name in ("defense", "rtol", "data")]
+    same = [
+        pl.col(name).eq_missing(pl.lit(here[name], rows.judged.schema[name])) for name in ("defense", "rtol", "data")
+    ]
     mine = pl.col("model").cast(pl.String).is_in(part["model"].cast(pl.String).unique().to_list())
     return rows.judged.filter(mine, pl.col("change").is_null(), *same)
 

@@ -14,7 +14,7 @@ UNUSED = ("data_digest", "net_digest", "training_seed", "gradient", "end", "meth
 """Columns that tell how rows came about: of crafted rows they are kept, of a million others they would fill the memory."""
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "crafted": {"tolerance": "rtol", "attacked_at": "rtol", "detector": "past"},
+    "crafted": {"tolerance": "rtol", "attacked_at": "rtol", "made_on": "model", "detector": "past"},
     "judged": {"tolerance": "rtol", "detector": "past"},
     "scored": {"tolerance": "rtol"},
     "certified": {"tolerance": "rtol"},
@@ -25,7 +25,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 ASKED = {"alarms": "allowed", "radius": "radius"}
 """What a cell says of its metric rather than of rows, and the field that keeps it; of several values the least."""
 
-OF_ATTACKS = ("attack", "epsilon", "attacked_at", "scale", "role")
+OF_ATTACKS = ("attack", "made_on", "epsilon", "attacked_at", "scale", "role")
 """What only attacked images have."""
 
 
@@ -33,7 +33,7 @@ OF_ATTACKS = ("attack", "epsilon", "attacked_at", "scale", "role")
 class Rows:
     """The tables of one experiment, with what each row is for: the name of its model, attack, measure and data.
 
-    Rows of adversarial images have the tolerance (`attacked_at`), the radius (`epsilon`) and the model (`attacked`) that they were
+    Rows of adversarial images have the tolerance (`attacked_at`), the radius (`epsilon`) and the model (`made_on`) that they were
     made at.
     """
 
@@ -58,7 +58,7 @@ class Rows:
                 f"{ledger.folder}: expected rows of one code for each attack of {experiment}, found those of several for "
                 f"{mixed[0]}: each image would count several times. Merge only ledgers made by the same odefend and torch."
             )
-        made = crafted.select(pl.col("key").alias("crafted"), "epsilon", attacked_at="rtol", attacked="model").unique()
+        made = crafted.select(pl.col("key").alias("crafted"), "epsilon", attacked_at="rtol", made_on="model").unique()
         others = []
         for name in ("judged", "scored", "certified", "traced"):
             rows = small(ledger.read(name, experiment, UNUSED))

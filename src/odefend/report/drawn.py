@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -27,6 +28,9 @@ SPREAD = 30
 BANDS = 5
 """Curves with bands of intervals, at most: more would hide each other."""
 
+PUBLISHED: Mapping[str, Any] = {"linestyle": ":", "marker": "s", "markersize": 5, "markerfacecolor": "white"}
+"""How numbers in print are drawn beside the measured ones."""
+
 WORDS = {
     "tolerance": "tolerance of the judge",
     "attacked_at": "tolerance under attack",
@@ -50,6 +54,13 @@ def lines(part: FigurePart, rows: Rows) -> str:
     for one, color in zip(part.lines, _colors(part.lines), strict=True):
         at, values = curve(part, one, rows)
         line(axes, at, values, color, one.label, one.dash, band=len(part.lines) <= BANDS)
+        if one.published:
+            axes.plot(
+                [where for where, _ in one.published],
+                [100 * share for _, share in one.published],
+                **PUBLISHED,
+                color=color,
+            )
         shown += at
     percent = all(metric_of(part.where, one).show == "percent" for one in part.lines)
     axes.set(xlabel=WORDS.get(part.x, part.x), ylabel=part.y + (", %" if percent and part.y else ""))

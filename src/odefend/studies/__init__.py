@@ -11,7 +11,9 @@ from odefend.studies.defenses import defenses, defenses_mnist
 from odefend.studies.demo import demo
 from odefend.studies.detectors import detectors, detectors_matched, detectors_mnist
 from odefend.studies.hardened import hardened, hardened_mnist
+from odefend.studies.icprw2020 import icprw2020
 from odefend.studies.presets import presets
+from odefend.studies.wifs2019 import wifs2019
 
 STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "attacks": attacks,
@@ -23,5 +25,7 @@ STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "detectors-mnist": detectors_mnist,
     "hardened": hardened,
     "hardened-mnist": hardened_mnist,
+    "icprw2020": icprw2020,
     "presets": presets,
+    "wifs2019": wifs2019,
 }

@@ -143,7 +143,9 @@ def tune(
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="attacks, presets, detectors, defenses or hardened: see above.")],
+    name: Annotated[
+        str, typer.Argument(help="attacks, presets, detectors, defenses, hardened, wifs2019 or icprw2020: see above.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,
     images: Annotated[
         int | None,
@@ -171,6 +173,9 @@ def study(
     **hardened** and **hardened-mnist** (an hour each): nets trained against attacks beside twins that were not, in L-inf balls
     under PGD, Square, AutoAttack and gradients of surrogates; certified accuracy by smoothing; robust accuracy with rejection,
     under attacks on net and detector together. They need the extra "attacks".
+
+    **wifs2019** and **icprw2020** (an hour each), the attacks of Carrara et al. on mnist-oon and its matched ResNet, beside
+    what they published: docs/mnist.md.
 
     **presets** (an hour on two cores): how short a C&W search may be on digits, MNIST and CIFAR-10.
     """
