@@ -25,7 +25,7 @@ class Size:
 
     def __str__(self) -> str:
         return (
-            f"APGD-CE {self.steps} steps, APGD-T {self.steps} steps towards {self.targets} classes, minimum norm "
+            f"APGD-CE {self.steps} steps, APGD towards {self.targets} classes {self.steps} steps, minimum norm "
             f"{self.nearest.steps} steps towards {self.nearest.candidates} classes, the source's APGD {self.steps} steps, Square "
             f"{self.queries} queries"
         )
@@ -40,10 +40,13 @@ SIZES = {
 
 @dataclass(frozen=True)
 class WorstCase(BallAttack):
-    """One attack after another on the images that none before has broken: APGD on cross-entropy; APGD-T, on the targeted DLR loss
-    where there are four classes or more and on the margin where there are fewer; the nearest adversarial image, where it is
-    inside the ball; with a source, APGD on cross-entropy and on the margin along the source's gradients; and Square. All but the
-    fourth follow the classifier's own gradients. How long they search is said by `size`, one of `SIZES`. LINF or L2.
+    """One attack after another on the images that none before has broken: APGD on cross-entropy; APGD towards several classes, on
+    the margin; the nearest adversarial image, where it is inside the ball; with a source, APGD on cross-entropy and on the margin
+    along the source's gradients; and Square. All but the fourth follow the classifier's own gradients. How long they search is
+    said by `size`, one of `SIZES`. LINF or L2.
+
+    AutoAttack has the targeted DLR loss in place of the margin. By APGD with nine targets at L-inf .1, both broke as many of 500
+    images of digits-res (202 and 203) and of digits-res-adversarial (85), but DLR 111 and the margin 126 of 200 of digits-oon.
 
     The history has one outer step for each part. An image that nothing breaks ends with the candidate of the largest margin.
     """
@@ -75,7 +78,7 @@ class WorstCase(BallAttack):
         targets = 0 if self.target is not None else min(size.targets, classes - 1)
         return [
             (climb, False),
-            (replace(climb, loss="dlr" if classes > 3 else "margin", targets=targets), False),
+            (replace(climb, loss="margin", targets=targets), False),
             (replace(size.nearest, norm=self.norm, **common), False),
             (climb, True),
             (replace(climb, loss="margin"), True),
