@@ -63,7 +63,7 @@ CASES = (
     Case("digits-oon", 200, L2, 0.6, 100),
     Case("digits-oon-adversarial", 200, LINF, 0.1, 100),
     Case("mnist-mix-adversarial", 100, LINF, 0.3, 20),
-    Case("mnist-oon", 100, LINF, 0.05, 20),
+    Case("mnist-oon", 100, LINF, 0.1, 20),
     Case("digits-oon", 200, LINF, 0.1, 100, ("standard",)),
     Case("mnist-mix-adversarial", 30, LINF, 0.3, 100, ("standard",)),
 )

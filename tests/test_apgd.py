@@ -1,5 +1,7 @@
 """APGD: known optima, its schedule, and the same in any batch, beside pyautoattack's."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_attacks import linear
@@ -154,6 +156,7 @@ def test_the_classes_race():
     attack = APGD(0.1, targets=9)
     rounds = [(9, range(22)), (4, range(22, 41)), (2, range(41, 57)), (1, range(57, 100))]
     assert attack.rounds(9) == rounds and attack.rounds(1) == [(1, range(100))] and attack.cost == 349
+    assert replace(attack, race=False).rounds(9) == [(9, range(100))] and replace(attack, race=False).cost == 900
     for steps in range(1, 30):
         gone = [step for _, steps in APGD(0.1, steps=steps).rounds(9) for step in steps]
         assert gone == list(range(steps))

@@ -25,7 +25,7 @@ class Size:
 
     def __str__(self) -> str:
         return (
-            f"APGD-CE {self.steps} steps, APGD towards {self.targets} classes {self.steps} steps, minimum norm "
+            f"APGD-CE {self.steps} steps, APGD towards {self.targets} classes that race {self.steps} steps, minimum norm "
             f"{self.nearest.steps} steps towards {self.nearest.candidates} classes, the source's APGD {self.steps} steps, Square "
             f"{self.queries} queries"
         )
@@ -45,8 +45,8 @@ class WorstCase(BallAttack):
     along the source's gradients; and Square. All but the fourth follow the classifier's own gradients. How long they search is
     said by `size`, one of `SIZES`. LINF or L2.
 
-    AutoAttack has the targeted DLR loss in place of the margin. By APGD with nine targets at L-inf .1, both broke as many of 500
-    images of digits-res (202 and 203) and of digits-res-adversarial (85), but DLR 111 and the margin 126 of 200 of digits-oon.
+    AutoAttack has the targeted DLR loss in place of the margin. By APGD with nine racing targets at L-inf .1, both broke as many of
+    500 images of digits-res (202 and 203) and of digits-res-adversarial (85), but DLR 111 and the margin 126 of 200 of digits-oon.
 
     The history has one outer step for each part. An image that nothing breaks ends with the candidate of the largest margin.
     """
