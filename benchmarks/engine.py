@@ -1,4 +1,4 @@
-"""What the evaluation engine costs beside a plain loop, and what a second worker brings. Writes engine-cpu.json and engine-cpu.md.
+"""What the engine costs beside a plain loop, and what a second worker brings. Writes engine-cpu.json and engine-cpu.md.
 
 python benchmarks/engine.py [--images 96] [--rounds 3]
 
@@ -21,8 +21,8 @@ from table import described, table
 
 from odefend.attacks import CarliniWagner
 from odefend.data import DATASETS
-from odefend.evaluation import Condition, Craft, Judge, Runner, Slice, View
-from odefend.evaluation.unit import Unit
+from odefend.engine import Craft, ModelSpec, Predict, Runner, Slice, Task
+from odefend.ledger import Label
 from odefend.models import load
 
 ATTACK = CarliniWagner(steps=40, binary_search_steps=3, initial_constant=1.0)
@@ -46,12 +46,13 @@ def plain(images: int) -> float:
     return time.perf_counter() - began
 
 
-def units(images: int) -> list[tuple[Unit, float]]:
-    found = list[tuple[Unit, float]]()
+def tasks(images: int) -> list[Task]:
+    found = list[Task]()
     for start in range(0, images, SHARD):
-        craft = Craft("bench", ATTACK, View("digits-oon", 1e-3), Slice("digits", "test", start, start + SHARD))
-        judge = Judge("bench", craft.view, craft.images, tuple(Condition(tolerance) for tolerance in GRID), craft)
-        found += [(craft, 120.0), (judge, 4.0)]
+        some = Slice("digits", "test", start, start + SHARD)
+        craft = Craft(ATTACK, ModelSpec("digits-oon", 1e-3), some)
+        judges = (Predict(ModelSpec("digits-oon", tolerance), some, craft) for tolerance in GRID)
+        found += [Task(unit, Label("bench", "net")) for unit in (craft, *judges)]
     return found
 
 
@@ -60,12 +61,12 @@ def engine(images: int, workers: int) -> float:
     with tempfile.TemporaryDirectory() as folder, Runner(Path(folder), workers) as runner:
         warm = Slice("digits", "test", 480, 482)
         quick = [
-            Craft("warm", CarliniWagner(steps=2 + n, binary_search_steps=1), View("digits-oon", 1e-3), warm)
+            Craft(CarliniWagner(steps=2 + n, binary_search_steps=1), ModelSpec("digits-oon", 1e-3), warm)
             for n in range(8)
         ]
-        runner.run([(unit, 1.0) for unit in quick], lambda _: None)
+        runner.run([Task(unit, Label("warm", "net")) for unit in quick], lambda _: None)
         began = time.perf_counter()
-        runner.run(units(images), lambda _: None)
+        runner.run(tasks(images), lambda _: None)
         return time.perf_counter() - began
 
 
@@ -83,7 +84,7 @@ def written(found: dict[str, Any]) -> str:
     work = f"C&W and judging, {found['images']} images"
     head = (work, f"seconds, median of {found['rounds']}", "from to", "of the row above", "target")
     lines = [
-        "# The evaluation engine beside a plain loop",
+        "# The engine beside a plain loop",
         "",
         "Made by `python benchmarks/engine.py`; see README.md here.",
         "",

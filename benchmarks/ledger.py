@@ -13,28 +13,38 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from odefend.evaluation import Ledger, read_evaluation
-from odefend.evaluation.schema import TABLES
-from odefend.report import evaluation_page, figures, tables
-from odefend.report.rows import Rows
+from odefend.experiments import Cell, Column, DataPart, Experiment, FigurePart, Line, ModelPart, TablePart
+from odefend.ledger import Label, Ledger
+from odefend.ledger.schema import TABLES
+from odefend.metrics import Rows
+from odefend.report.drawn import figure
+from odefend.report.filled import table
 
-TEXT = """
-name = "large"
-net = "digits-oon"
-data = "digits"
-images = 10000
-tolerances = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
-[[trials]]
-name = "C&W"
-attack = "carlini-wagner"
-judged = "everywhere"
-"""
+TOLERANCES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+BACK = Cell(metric="recovered", attack="C&W", measure="recovered")
+EXPERIMENT = Experiment(
+    name="large",
+    data={"test": DataPart(set="digits")},
+    models={"net": ModelPart(net="digits-oon", tolerance=TOLERANCES)},
+    tables=(
+        TablePart(
+            title="Recovered",
+            rows=("tolerance",),
+            where=BACK,
+            columns=tuple(Column(head=f"s = {one:g}", scale=one) for one in (1.0, 1.1, 1.25)),
+        ),
+    ),
+    figures=(
+        FigurePart(title="s-curve", x="scale", where=BACK, lines=tuple(Line(tolerance=one) for one in TOLERANCES)),
+        FigurePart(title="work", lines=(Line(metric="NFE", measure="clean"),)),
+    ),
+)
 
 
 def filled(folder: Path, rows: int, shard: int) -> Ledger:
     """A ledger with so many judged rows, drawn at random, in shards of which each is labelled."""
     ledger, generator, made = Ledger(folder), np.random.default_rng(0), 0
-    tolerances, labels, count = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), [], 0
+    labels, count = [], 0
     while made < rows:
         key, size = f"{count:020d}", shard
         kind = "clean" if count % 10 == 0 else "adversarial"
@@ -46,9 +56,9 @@ def filled(folder: Path, rows: int, shard: int) -> Ledger:
                 f"c{key[1:]}",
                 shared | {"image": images, "rtol": 1e-3, "success": [True] * size, "initially_wrong": False, "l2": 1.0},
             )
-            labels.append(("crafted", f"c{key[1:]}", "large", "minimum norm", "C&W"))
+            labels.append(("crafted", f"c{key[1:]}", Label("craft", "net", "C&W")))
         scales = (1.0, 1.1, 1.25) if kind == "adversarial" else (1.0,)
-        conditions = [(tolerance, scale) for tolerance in tolerances for scale in scales]
+        conditions = [(tolerance, scale) for tolerance in TOLERANCES for scale in scales]
         ledger.write(
             "judged",
             key,
@@ -58,7 +68,6 @@ def filled(folder: Path, rows: int, shard: int) -> Ledger:
                 "kind": kind,
                 "crafted": f"c{key[1:]}" if kind == "adversarial" else None,
                 "attack_success": True if kind == "adversarial" else None,
-                "defense": "tolerance",
                 "status": 0,
                 "draw": 0,
                 "rtol": [tolerance for tolerance, _ in conditions for _ in range(size)],
@@ -67,10 +76,10 @@ def filled(folder: Path, rows: int, shard: int) -> Ledger:
                 "nfe": generator.integers(20, 200, size * len(conditions)).tolist(),
             },
         )
-        experiment = "clean" if kind == "clean" else "recovery"
-        labels.append(("judged", key, "large", experiment, None if kind == "clean" else "C&W"))
+        clean = kind == "clean"
+        labels.append(("judged", key, Label("clean", "net") if clean else Label("recovered", "net", "C&W")))
         made, count = made + size * len(conditions), count + 1
-    ledger.label(labels)
+    ledger.label("large", labels)
     return ledger
 
 
@@ -97,17 +106,13 @@ def main() -> None:
             print("filled; run again with --folder for the memory of reading alone", flush=True)
             timed("read, not packed", lambda: ledger.read("judged", "large"))
             timed("pack", ledger.pack)
-        evaluation = read_evaluation(TEXT)
         timed("read", lambda: ledger.read("judged", "large"))
-        rows = timed("read all tables", lambda: Rows.read(evaluation, ledger))
+        rows = timed("read all tables", lambda: Rows.read(ledger, "large"))
         assert isinstance(rows, Rows)
         print(f"{rows.judged.height:,} judged rows, {len(TABLES['judged'])} columns", flush=True)
-        (trial, at) = rows.everywhere()[0]
-        args = (rows.about(trial, at), "digits-oon", evaluation.tolerances)
-        timed("a table", lambda: tables.recovery(*args, {}, at, trial.name))
-        timed("a figure", lambda: figures.pushed(*args, (1.0, 1.1, 1.25), at))
-        timed("another", lambda: figures.work(rows.judged, "digits-oon", evaluation.tolerances))
-        timed("the terminal's tables", lambda: evaluation_page.summary(rows))
+        timed("a table", lambda: table(EXPERIMENT.tables[0], rows, EXPERIMENT))
+        timed("a figure", lambda: figure(EXPERIMENT.figures[0], rows))
+        timed("another", lambda: figure(EXPERIMENT.figures[1], rows))
         counted = "select rtol, avg(cast(correct as float)) from judged group by rtol"
         timed("a query in SQL", lambda: ledger.query(counted))
         assert isinstance(rows.judged, pl.DataFrame)

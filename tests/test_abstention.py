@@ -3,8 +3,6 @@
 import polars as pl
 import pytest
 
-from odefend.evaluation.compare import compare
-from odefend.evaluation.robustness import worst_case
 from odefend.metrics import METRICS
 from odefend.metrics.rows import Rows
 
@@ -34,33 +32,6 @@ SHOWN = (
     .with_columns(crafted=pl.lit(None, pl.String), scale=1.0, initially_wrong=pl.Series(WRONG))
     .with_columns(correct=~pl.col("initially_wrong"))
 )
-
-
-def test_the_worst_case_counts_only_answers():
-    judged = SHOWN.clear()
-    assert worst_case(MADE, judged, "n", 1e-3, 0.1).value == pytest.approx(3 / 9)
-
-
-def test_a_comparison_counts_only_answers():
-    (_, stands) = compare((MADE, SHOWN), (MADE, SHOWN))
-    assert stands.what.startswith("withstands PGD") and stands.first.value == pytest.approx(3 / 9)
-
-
-def test_a_search_of_smallest_norm_that_failed_ends_on_the_clean_image():
-    """Beside the status of what it had tried, which loses nothing."""
-    searched = MADE.with_columns(epsilon=pl.lit(None, pl.Float64))
-    (_, stands) = compare((searched, SHOWN), (searched, SHOWN))
-    assert stands.first.value == pytest.approx(5 / 9)
-
-
-def test_an_image_judged_elsewhere_is_lost_where_the_solver_gives_up():
-    """Crafted at one tolerance and at another, and judged at the latter, where it has an answer or none."""
-    made = MADE.tail(1).with_columns(experiment=pl.lit("tolerance matrix"))
-    made = pl.concat([made, made.with_columns(rtol=1.0, key=pl.lit("other"))])
-    shown = made.head(1).select("image", "experiment", "initially_wrong", crafted="key", rtol=1.0)
-    for correct, status in ((False, 1), (True, 0)):
-        judged = shown.with_columns(correct=correct, status=status)
-        assert worst_case(made, judged, "n", 1.0, 0.1).value == correct
 
 
 def test_robust_accuracy_counts_only_answers():

@@ -8,7 +8,7 @@ from PIL import Image
 
 import odefend
 from odefend.attacks import ATTACKS, PRESETS
-from odefend.evaluation import Ledger
+from odefend.ledger import Ledger
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from odefend.cli.output import say, show
 from odefend.cli.progress import Plain, clock, duration
 from odefend.cli.training import run_recipes
 from odefend.errors import CheckpointError, InvalidInput, UnknownName
-from odefend.evaluation import read_evaluation
+from odefend.experiments import read_experiment
 from odefend.files import parse_toml
 from odefend.models import catalogue
 from odefend.report import Table
@@ -111,10 +111,10 @@ def test_an_unknown_key_in_a_recipe_file_is_named_with_the_nearest(cli, tmp_path
 def test_a_file_nested_without_end_is_refused(deep, tmp_path):
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_toml(deep)
-    for read, kept in ((read_evaluation, "deep.json"), (read_evaluation, "deep.toml"), (read_recipe, "deep.toml")):
+    for read, kept in ((read_experiment, "deep.json"), (read_experiment, "deep.toml"), (read_recipe, "deep.toml")):
         (tmp_path / kept).write_text(deep if kept.endswith("toml") else "[" * 99999)
         with pytest.raises(InvalidInput, match=r"deep\.(toml|json): expected a TOML file with"):
-            read(tmp_path / kept if read is read_evaluation else str(tmp_path / kept))
+            read(tmp_path / kept if read is read_experiment else str(tmp_path / kept))
 
 
 def test_train_json_and_a_checkpoint_that_loads(cli, tmp_path):

@@ -9,7 +9,7 @@ from odefend.metrics.rows import Rows
 EMPTY = pl.DataFrame()
 
 
-def rows(right, stands, model="net", at=1e-3):
+def rows(right, stands, model="net", at: float | None = 1e-3):
     """A model that has these images right when clean, and those of them under an attack."""
     images = [f"i{i}" for i in range(len(right))]
     shared = {"image": images, "model": model, "rtol": at, "crafted": None, "scale": 1.0, "status": 0}

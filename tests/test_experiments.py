@@ -7,7 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from odefend.cli.evaluation import run_report
+from odefend.cli.experiment import run_report
 from odefend.engine import Craft, Predict, Score
 from odefend.errors import InvalidInput, OutputError, UnknownName
 from odefend.experiments import Expansion, limited, read_experiment, run

@@ -7,8 +7,8 @@ from toys import small_ode_net
 
 from odefend.detectors import OnePassMargin, save_detector
 from odefend.errors import LONGEST, InvalidInput, OutputError, unknown
-from odefend.evaluation import Ledger
 from odefend.files import write_text
+from odefend.ledger import Ledger
 from odefend.models import save
 from odefend.training import read_recipe
 from odefend.training.state import Saver, State

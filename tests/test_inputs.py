@@ -15,7 +15,7 @@ from odefend.attacks import BIM, FGSM, PGD, Availability, CarliniWagner, Foolbox
 from odefend.cli.chosen import chosen_attack
 from odefend.detectors import OnePassMargin, PrincipalComponents
 from odefend.errors import InvalidInput
-from odefend.evaluation.spec import Trial
+from odefend.experiments import AttackPart
 from odefend.norms import L2, RMS
 
 pytestmark = pytest.mark.unchecked  # as a user has it: the types are wrong on purpose
@@ -131,8 +131,8 @@ def test_radii(net):
     assert chosen_attack("bim", ['epsilon="8/255"'], None) == BIM(8 / 255)
     with pytest.raises(InvalidInput, match=r"epsilon: .*got '8/0'"):
         named_attack("pgd", {"epsilon": "8/0"})
-    trial = Trial.model_validate({"name": "PGD", "attack": "pgd", "epsilon": ["8/255", 0.1]})
-    assert trial.epsilon == (8 / 255, 0.1)
+    part = AttackPart.model_validate({"attack": "pgd", "on": "net", "epsilon": ["8/255", 0.1]})
+    assert part.epsilon == (8 / 255, 0.1)
 
 
 def test_results_keep_no_graph(net):

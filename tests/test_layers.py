@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from odefend.version import BESIDE_ROWS
-
 SOURCE = Path(__file__).parent.parent / "src" / "odefend"
 
 LAYERS = [
@@ -21,7 +19,6 @@ LAYERS = [
     {"training"},
     {"ledger"},
     {"engine"},
-    {"evaluation"},
     {"metrics"},
     {"experiments"},
     {"report"},
@@ -46,30 +43,6 @@ def imported(tree: ast.AST):
 
 def test_every_module_has_a_layer():
     assert {home(path) for path in FILES} - {"__init__"} == set(LEVEL)
-
-
-def test_the_code_version_is_of_what_decides_rows():
-    """What is left out is there under its name, and nothing that attacks, solves or judges is left out."""
-    names = [path.relative_to(SOURCE).as_posix() for path in FILES]
-    assert all(any(name.startswith(one) for name in names) for one in BESIDE_ROWS)
-    counted = {name for name in names if not name.startswith(BESIDE_ROWS)}
-    for needed in (
-        "tensors",
-        "errors",
-        "rng",
-        "norms",
-        "intervals",
-        "solver",
-        "models",
-        "data",
-        "attacks",
-        "defenses",
-        "detectors",
-    ):
-        assert all(path in counted for path in names if path.split("/")[0].removesuffix(".py") == needed), needed
-    assert {
-        f"evaluation/{one}.py" for one in ("craft", "judge", "screen", "trace", "watch", "views", "detection", "schema")
-    } <= counted
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,18 @@
 
 import os
 import signal
-import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from odefend.attacks import FGSM
 from odefend.cli import progress as display
+from odefend.engine import Craft, ModelSpec, Runner, Slice, Task
 from odefend.engine.pool import ProcessPool
 from odefend.errors import Interrupted, Stopped
-from odefend.evaluation import Craft, Ledger, Runner, Slice, View, read_evaluation
-from odefend.evaluation.plan import Plan
-from odefend.progress import Pace, Silent
+from odefend.experiments import Expansion, Experiment, pilot
+from odefend.ledger import Label, Ledger
+from odefend.progress import Pace
 
 
 def test_expectations_are_corrected_by_kind():
@@ -48,45 +47,31 @@ def test_the_time_left_is_told_after_ten_seconds_however_little_is_done(monkeypa
     assert clock.left(0.0, 3600.0) is None, "nothing tells how long nothing takes"
 
 
-def test_each_way_to_the_gradient_is_timed(monkeypatch):
+def test_each_gradient_that_is_followed_is_timed(monkeypatch):
     """An adjoint costs three times a step back through the solve: neither is taken for the other."""
-    text = """
-name = "x"
-net = "digits-oon"
-data = "digits"
-images = 4
-[[trials]]
-name = "by the steps"
-attack = "fgsm"
-epsilon = [0.1]
-[[trials]]
-name = "by the adjoint"
-attack = "fgsm"
-epsilon = [0.1]
-gradient = "adjoint"
-[[trials]]
-name = "of a tight solve"
-attack = "fgsm"
-epsilon = [0.1]
-source = { tolerance = 1e-5 }
-"""
-    module = sys.modules["odefend.evaluation.evaluate"]
-    spent = {"unrolled": 0.001, "adjoint": 0.01}
-
-    now = [0.0]
-
-    def slow(view, images):
-        now[0] += spent[view.gradient] * (1 if view.tolerance == 1e-3 else 5)
-
-    monkeypatch.setattr(module, "_gradient", slow)
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    plan = Plan(read_evaluation(text))
-    cost = module.pilot(plan, Silent())
-    steps, adjoint, tight = (cost.of(unit) for unit in plan.crafts())
-    assert adjoint - 0.05 == pytest.approx(10 * (steps - 0.05)) and tight - 0.05 == pytest.approx(5 * (steps - 0.05))
+    experiment = Experiment.model_validate(
+        {
+            "name": "x",
+            "data": {"test": {"set": "digits", "count": 4}},
+            "models": {"net": {"net": "digits-oon", "tolerance": 1e-3}},
+            "attacks": {
+                name: {"attack": "fgsm", "epsilon": 0.1, "on": "net", "source": source}
+                for name, source in (
+                    ("own", None),
+                    ("adjoint", {"gradient": "adjoint"}),
+                    ("tight", {"tolerance": 1e-5}),
+                )
+            },
+        }
+    )
+    spent = {("unrolled", 1e-3): 1.0, ("adjoint", 1e-3): 10.0, ("unrolled", 1e-5): 5.0}
+    monkeypatch.setattr(pilot, "_gradient", lambda net, _: spent[net.settings.gradient, net.settings.tolerance])
+    found = pilot.expected_seconds(Expansion(experiment))
+    own, adjoint, tight = found.values()
+    assert own > 0 and adjoint == pytest.approx(10 * own) and tight == pytest.approx(5 * own)
 
 
-UNIT = Craft("try", FGSM(0.1), View("digits-res"), Slice("digits", "test", 0, 2))
+TASK = Task(Craft(FGSM(0.1), ModelSpec("digits-res"), Slice("digits", "test", 0, 2)), Label("craft", "net"))
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="POSIX signals")
@@ -94,7 +79,7 @@ def test_a_worker_does_not_hear_of_ctrl_c_even_while_it_starts(tmp_path, capfd):
     """It reaches the whole group of processes; what then becomes of workers is for their parent to say."""
     pool = ProcessPool(1)
     try:
-        future = pool.submit(UNIT, Ledger(tmp_path))
+        future = pool.submit(TASK.unit, Ledger(tmp_path))
         (worker,) = pool.pool._processes.values()
         assert worker.pid
         for _ in range(20):
@@ -118,12 +103,12 @@ def interrupted_at(share):
 
 def test_something_is_said_to_be_kept_only_where_it_is(tmp_path):
     with pytest.raises(KeyboardInterrupt) as nothing, Runner(tmp_path, 1) as runner:
-        runner.run([(UNIT, 1.0)], interrupted_at(0.0))
+        runner.run([TASK], interrupted_at(0.0))
     assert not isinstance(nothing.value, Stopped)
     with pytest.raises(Stopped), Runner(tmp_path, 1) as runner:
-        runner.run([(UNIT, 1.0)], interrupted_at(1.0))
+        runner.run([TASK], interrupted_at(1.0))
     with pytest.raises(Stopped), Runner(tmp_path, 1) as runner:  # of an earlier run
-        runner.run([(UNIT, 1.0)], interrupted_at(0.0))
+        runner.run([TASK], interrupted_at(0.0))
     with pytest.raises(Interrupted, match="What was finished is kept"), display.showing(quiet=True):
         raise Stopped
     with pytest.raises(KeyboardInterrupt), display.showing(quiet=True):

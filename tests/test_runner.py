@@ -12,13 +12,18 @@ from types import SimpleNamespace
 import pytest
 
 from odefend.attacks import PGD
+from odefend.engine import Craft, DefenseSpec, ModelSpec, Predict, Runner, Slice, Task, cluster
 from odefend.engine.pool import ProcessPool
 from odefend.errors import InvalidInput, OdefendError
-from odefend.evaluation import Condition, Craft, Judge, Ledger, Runner, Slice, View, cluster
-from odefend.version import code_version
+from odefend.ledger import Label, Ledger
+from odefend.version import code_of
 
 pytestmark = pytest.mark.xdist_group("runner")  # one cluster, and no more processes than cores
-VIEW = View("digits-oon", 1e-3)
+NET, NOISY = (
+    ModelSpec("digits-oon", 1e-3),
+    ModelSpec("digits-oon", 1.0, defense=DefenseSpec("input-noise", '{"sigma":0.1}')),
+)
+FOR = Label("try", "net")
 TABLES = ("crafted", "judged")
 
 
@@ -26,9 +31,9 @@ def units(shard=4, count=24, steps=3):
     found = []
     for start in range(0, count, shard):
         images = Slice("digits", "test", start, min(start + shard, count))
-        craft = Craft("try", PGD(0.1, steps=steps), VIEW, images)
-        found += [craft, Judge("try", VIEW, images, (Condition(1e-3), Condition(1.0, sigma=0.1)), craft)]
-    return [(unit, 1.0) for unit in found]
+        craft = Craft(PGD(0.1, steps=steps), NET, images)
+        found += [craft, *(Predict(model, images, craft) for model in (NET, NOISY))]
+    return [Task(unit, FOR) for unit in found]
 
 
 def run(folder, todo, **how):
@@ -51,9 +56,9 @@ class Buggy(PGD):
 
 def test_a_bug_in_a_worker_shows_where_it_was(tmp_path):
     """The traceback of the other process stays with the error."""
-    unit = Craft("try", Buggy(0.1), VIEW, Slice("digits", "test", 0, 4))
+    unit = Craft(Buggy(0.1), NET, Slice("digits", "test", 0, 4))
     with pytest.raises(AttributeError) as error, Runner(tmp_path, 2) as runner:
-        runner.run([(unit, 1.0)], lambda _: None)
+        runner.run([Task(unit, FOR)], lambda _: None)
     assert "in perturb" in "".join(traceback.format_exception(error.value))
 
 
@@ -75,36 +80,36 @@ def local():
 @pytest.mark.slow  # starting Ray's workers takes a minute or two
 def test_a_ray_cluster_gives_equal_bits(alone, local, tmp_path):
     """Also where the crafted images come from an earlier run, packed, and travel to the nodes."""
-    crafts = [pair for pair in units() if isinstance(pair[0], Craft)]
+    crafts = [task for task in units() if isinstance(task.unit, Craft)]
     run(tmp_path, crafts[:2], workers=1)
     Ledger(tmp_path).pack()
     found = run(tmp_path, units(), ray=local)
     for table in TABLES:
         assert found[table].equals(alone[table])
-    for unit, _ in crafts:
-        assert Ledger(tmp_path).read_images(unit.key).shape[0] == 4
+    for task in crafts:
+        assert Ledger(tmp_path).read_images(task.unit.key).shape[0] == 4
 
 
 @pytest.mark.slow
 def test_an_error_on_a_cluster_reaches_the_user(local, tmp_path):
-    wrong = Craft("try", PGD(0.1), VIEW, Slice("digits", "test", 0, 4), source=View("digits-oon", method="rk4"))
+    wrong = Craft(PGD(0.1), NET, Slice("digits", "test", 0, 4), source=ModelSpec("digits-oon", method="rk4"))
     with pytest.raises(InvalidInput, match="step: expected a positive"), Runner(tmp_path, ray=local) as runner:
-        runner.run([(wrong, 1.0)], print)
+        runner.run([Task(wrong, FOR)], print)
 
 
 def test_nodes_of_other_code_or_weights_are_refused():
     """The versions are compared before the unit is looked into; its key is worked out from what the node has."""
     with pytest.raises(OdefendError, match=r"expected odefend 0\.0\.0\+other, found"):
-        cluster._run_there(b"rubbish", {}, "0.0.0+other")
-    craft, judge = (unit for unit, _ in units()[:2])
+        cluster._run_there((), b"rubbish", {}, "0.0.0+other")
+    craft, judge = (task.unit for task in units()[:2])
     for unit in (craft, judge):
         foreign = replace(unit)
         foreign.__dict__["key"] = "of other weights"
         with pytest.raises(OdefendError, match="expected the weights of digits-oon and the images of digits"):
-            cluster._run_there(pickle.dumps(foreign), {}, code_version())
+            cluster._run_there((), pickle.dumps(foreign), {}, code_of(*cluster.CODE))
 
 
-class Task:
+class Submitted:
     """What Ray gives for a task that is under way."""
 
     def __init__(self, done):
@@ -144,7 +149,7 @@ class FakeRay:
                         done.set_result(function(*arguments))
                     except BaseException as error:
                         done.set_exception(error)
-                return Task(done)
+                return Submitted(done)
 
             return SimpleNamespace(remote=run)
 
@@ -261,6 +266,6 @@ def test_shards_of_seven_and_of_sixty_four_agree(tmp_path):
     for column in ("success", "initially_wrong", "gradient_calls"):
         assert one[column].to_list() == two[column].to_list(), column
     assert one["l2"].to_list() == pytest.approx(two["l2"].to_list(), rel=1e-4)
-    first, second = (found["judged"].sort("image", "scale", "sigma", "rtol") for found in (few, many))
+    first, second = (found["judged"].sort("image", "rtol") for found in (few, many))
     for column in ("prediction", "nfe", "accepted", "rejected", "status"):
         assert first[column].to_list() == second[column].to_list(), column

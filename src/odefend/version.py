@@ -8,51 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 VERSION = version("odefend")
-
-
-_AROUND = (
-    "cluster",
-    "compare",
-    "doubts",
-    "evaluate",
-    "file",
-    "plan",
-    "robustness",
-    "runner",
-    "spec",
-    "verify",
-)
-BESIDE_ROWS = (
-    *("cli/", "report/", "studies/", "training/", "download.py", "progress.py", "threads.py", "lazy.py", "__init__.py"),
-    *("experiments/", "metrics/", "engine/", "ledger/"),
-    *(f"evaluation/{name}.py" for name in _AROUND),
-)
-"""Sources that no row depends on: what runs the work, and what is made of its rows."""
-
-
-@lru_cache
-def code_version() -> str:
-    """The version, and a digest of torch's and of the sources that decide rows, as in 0.1.0+1a2b3c4d: rows made by other code
-    are other rows."""
-    return f"{VERSION}+{_digest(without=BESIDE_ROWS)[:8]}"
+ROOT = Path(__file__).parent
 
 
 @lru_cache
 def code_digest() -> str:
-    """12 hex digits that change with any line of the package's sources."""
-    return _digest(without=())
-
-
-def _digest(without: tuple[str, ...]) -> str:
-    digest, root = hashlib.sha256(version("torch").encode()), Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(without):
-            digest.update(name.encode() + b"\0" + path.read_bytes())
+    """12 hex digits that change with torch's version and with any line of the package's sources."""
+    digest = hashlib.sha256(version("torch").encode())
+    for path in sorted(ROOT.rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
-
-ROOT = Path(__file__).parent
 
 NOT_DECIDING = (
     "errors.py",

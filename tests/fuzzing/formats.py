@@ -20,15 +20,14 @@ from toys import small_ode_net
 
 import odefend
 from fuzzing.mutate import mutated, mutated_tensors, mutated_text, resealed
+from odefend.cli.experiment import experiments_in
 from odefend.data.cifar import read_batch
 from odefend.data.mnist import read_idx
 from odefend.data.pictures import decode
 from odefend.detectors import Calibrated, PrincipalComponents, load_detector, save_detector
-from odefend.evaluation import Ledger, evaluations_in, opened, read_evaluation
 from odefend.experiments import read_experiment
 from odefend.experiments.manifest import read_manifest
-from odefend.ledger import Label
-from odefend.ledger import Ledger as NewLedger
+from odefend.ledger import Label, Ledger
 from odefend.models import ODENet, save, weights_digest
 from odefend.models.layers import ODEField, convolution_stem, pooling_head
 from odefend.training import read_recipe
@@ -143,7 +142,7 @@ def ledger(folder: Path) -> Format:
     made.write("crafted", KEY, rows)
     made.write("judged", KEY, {"image": rows["image"], "margin": [i / 7 for i in range(30)]})
     made.write_images(KEY, torch.rand(2, 1, 4, 4))
-    made.label([("crafted", KEY, "first", "white-box", "PGD"), ("judged", KEY, "first", "clean", None)])
+    made.label("first", [("crafted", KEY, Label("craft", "ode", "PGD")), ("judged", KEY, Label("clean", "ode"))])
     older = folder / "ledger" / "scored" / "all.parquet"
     older.parent.mkdir()
     frame = Ledger(folder / "other")
@@ -161,24 +160,13 @@ def ledger(folder: Path) -> Format:
     return _of_ledger(folder / "ledger", read, older)
 
 
-def new_ledger(folder: Path) -> Format:
-    made = NewLedger(folder / "ledger")
-    made.write(
-        "crafted",
-        KEY,
-        {"image": [f"digits/{i}" for i in range(30)], "label": list(range(30)), "history": [[1.0, 2.0]] * 30},
-    )
-    made.write_images(KEY, torch.rand(2, 1, 4, 4))
-    made.label("first", [("crafted", KEY, Label("attacked", "ode", "pgd"))])
+def packed(folder: Path) -> Format:
+    made = Ledger(folder / "ledger")
+    for key in (KEY, KEY[::-1]):
+        made.write("crafted", key, {"image": [f"digits/{i}" for i in range(30)], "history": [[1.0, 2.0]] * 30})
+        made.label("first", [("crafted", key, Label("craft", "ode", "PGD"))])
     made.pack()
-
-    def read(_: Path) -> list[Any]:
-        target = NewLedger(folder / "target")
-        shutil.rmtree(target.folder, ignore_errors=True)
-        target.merge(made)
-        return [made.read("crafted", "first").rows(), made.labels().rows(), made.read_images(KEY).tolist()]
-
-    return _of_ledger(folder / "ledger", read)
+    return _of_ledger(folder / "ledger", lambda _: [made.read("crafted", "first").rows(), made.labels().rows()])
 
 
 def _of_ledger(folder: Path, read: Callable[[Path], Any], *older: Path) -> Format:
@@ -202,13 +190,9 @@ def cifar(folder: Path) -> Format:
     return Format({folder / "data_batch_1": batch()}, lambda path: read_batch(path)[0].shape)
 
 
-def evaluations(folder: Path) -> Format:
-    files = {folder / path.name: path.read_bytes() for path in sorted((ROOT / "examples").glob("*.toml"))}
-    return Format(files, read_evaluation, mutated_text)
-
-
 def experiments(folder: Path) -> Format:
-    return Format({folder / "experiment.toml": EXPERIMENT.encode()}, read_experiment, mutated_text)
+    files = {folder / path.name: path.read_bytes() for path in sorted((ROOT / "examples").glob("*.toml"))}
+    return Format(files, read_experiment, mutated_text)
 
 
 def recipes(folder: Path) -> Format:
@@ -220,19 +204,13 @@ def manifests(folder: Path) -> Format:
     (folder / "folder.json").mkdir()
     (folder / "foreign.json").write_bytes(b"\xff\xfe")
     experiment = read_experiment(EXPERIMENT).model_dump(mode="json")
-    files = {
-        folder / "mnist.json": (ROOT / "results" / "mnist" / "mnist.json").read_bytes(),
-        folder / "trial.json": json.dumps(
-            dict.fromkeys(("code", "nets", "finished"), "x") | {"experiment": experiment}
-        ).encode(),
-    }
-
-    def read(path: Path) -> Any:
-        if path.stem == "trial":
-            return read_experiment(path), read_manifest(folder, "trial")
-        return [opened(folder, name) for name in evaluations_in(folder)], read_evaluation(path)
-
-    return Format(files, read, mutated_text)
+    told = dict.fromkeys(("code", "nets", "finished"), "x") | {"experiment": experiment}
+    path = folder / "trial.json"
+    path.write_text(json.dumps(told))
+    assert experiments_in(folder) == ["trial"]
+    return Format(
+        {path: path.read_bytes()}, lambda _: (read_experiment(path), read_manifest(folder, "trial")), mutated_text
+    )
 
 
 def training_state(folder: Path) -> Format:
@@ -268,10 +246,9 @@ FORMATS: dict[str, Callable[[Path], Format]] = {
     "checkpoint": checkpoint,
     "detector": detector,
     "ledger": ledger,
-    "ledger of experiments": new_ledger,
+    "packed ledger": packed,
     "idx": mnist,
     "cifar": cifar,
-    "evaluation": evaluations,
     "experiment": experiments,
     "recipe": recipes,
     "manifest": manifests,

@@ -10,14 +10,14 @@ from odefend.attacks import ATTACKS, PRESETS, Attack, check_setup
 from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import showing
 from odefend.data import tell_of_fewer
+from odefend.engine import Craft, ModelSpec, Runner, Slice, Task, as_trained
 from odefend.errors import InvalidInput
-from odefend.evaluation import Craft, Runner, Slice, View, doubts
-from odefend.evaluation.robustness import attacked
-from odefend.evaluation.views import as_trained, opened_net
 from odefend.files import write_text
-from odefend.models import ODENet
+from odefend.ledger import Label
+from odefend.metrics import signs
+from odefend.metrics.rows import attacked
 from odefend.report import Table
-from odefend.report.figures import convergence
+from odefend.report.convergence import convergence
 
 EXPERIMENT = "attack"
 LOOKED_AT = 64
@@ -25,29 +25,31 @@ LOOKED_AT = 64
 
 
 def run_attack(
-    attack: Attack, view: View, source: View | None, images: Slice, out: Path, shard: int, workers: int | None, seed: int,
-    quiet: bool, as_json: bool,
+    attack: Attack, model: ModelSpec, source: ModelSpec | None, images: Slice, out: Path, shard: int, workers: int | None,
+    seed: int, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Attack, store, and tell."""
-    view, source = _at_home(view), source and _at_home(source)
+    model, source = _at_home(model), source and _at_home(source)
     data = images.open()
     if not len(data):
         raise InvalidInput(f"images: expected some between {images.start} and {images.stop}, the split ends before.")
     tell_of_fewer(images.data, images.split, images.stop - images.start, len(data))
     some = data[:LOOKED_AT]
-    warnings = check_setup(view.open(), some.images, some.labels)
+    warnings = check_setup(model.open(), some.images, some.labels)
     if source is not None:
         said = check_setup(source.open(), some.images, some.labels)
         warnings += [f"the source of gradients: {text}" for text in said if text not in warnings]
     stop = images.start + len(data)
     units = [
-        Craft(EXPERIMENT, attack, view, replace(images, start=at, stop=min(at + shard, stop)), source, seed)
+        Craft(attack, model, replace(images, start=at, stop=min(at + shard, stop)), source, seed)
         for at in range(images.start, stop, shard)
     ]
     with showing(quiet) as progress, Runner(out, workers) as runner:
-        progress.stage(f"{attack.name} on {view.net}", len(data))
-        runner.run([(unit, unit.images.stop - unit.images.start) for unit in units], progress.advance)
+        progress.stage(f"{attack.name} on {model.net}", sum(unit.cost for unit in units))
+        label = Label("craft", model.net, attack.name, images.data)
+        runner.run([Task(unit, label) for unit in units], progress.advance, EXPERIMENT)
         rows = pl.concat([runner.ledger.read_shard("crafted", unit.key) for unit in units])
+    rows = rows.with_columns(attack=pl.lit(attack.name))
     figure = out / f"convergence-{units[0].key[:8]}.svg"
     write_text(figure, convergence(rows))
     tables = [_result(rows, attack), _signs(rows, attack, warnings)]
@@ -86,17 +88,16 @@ def run_attacks(as_json: bool) -> None:
     show(kinds, presets)
 
 
-def _at_home(view: View) -> View:
-    """A view of an ODE net is at the tolerance of its training unless another was asked for; of others at none."""
-    net = opened_net(view.net)
-    if not isinstance(net, ODENet):
+def _at_home(model: ModelSpec) -> ModelSpec:
+    """A model that solves an ODE is at the tolerance of its training unless another was asked for; others are at none."""
+    if not model.solves:
         for what in ("tolerance", "adjoint_tolerance", "method", "step"):
-            if (value := getattr(view, what)) is not None:
-                raise InvalidInput(f"{what}: expected none for {view.net}, which solves nothing, got {value}.")
-        return view
-    if view.adjoint_tolerance is not None and view.gradient != "adjoint":
-        raise InvalidInput(f"adjoint_tolerance: expected adjoint gradients with it, got {view.gradient} ones.")
-    return view if view.tolerance is not None else replace(view, tolerance=as_trained(view.net).tolerance)
+            if (value := getattr(model, what)) is not None:
+                raise InvalidInput(f"{what}: expected none for {model.net}, which solves nothing, got {value}.")
+        return model
+    if model.adjoint_tolerance is not None and model.gradient != "adjoint":
+        raise InvalidInput(f"adjoint_tolerance: expected adjoint gradients with it, got {model.gradient} ones.")
+    return model if model.tolerance is not None else replace(model, tolerance=as_trained(model.net).tolerance)
 
 
 def _settings(kind: type[Attack]) -> str:
@@ -141,13 +142,13 @@ def _result(rows: pl.DataFrame, attack: Attack) -> Table:
 
 def _signs(rows: pl.DataFrame, attack: Attack, warnings: list[str]) -> Table:
     """What says that the attack may have been weaker than it could be."""
-    found = [doubts.gradients(rows)]
+    found = [signs.gradients(rows)]
     if attack.budget is None:
-        found.append(doubts.converged(rows))
-    cells = [("setup", text, "red") for text in warnings]
+        found.append(signs.converged(rows))
+    cells = [("failed", "The attack and the net fit together", text) for text in warnings]
     return Table(
         "Was the attack weak?",
-        ("question", "finding", "verdict"),
-        (*cells, *((doubt.question, doubt.finding, doubt.verdict) for doubt in found)),
-        "No red here does not make a net robust: try other attacks, other sources and more steps as well.",
+        ("check", "what must hold", "what was found"),
+        (*cells, *((check.outcome, check.statement, check.finding) for check in found)),
+        "Checks that pass do not make a net robust: try other attacks, other sources and more steps as well.",
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 from odefend.cli.output import print_json, say, show, table_json
 from odefend.cli.progress import clock, duration, showing
 from odefend.engine.runner import workers_here
+from odefend.errors import OutputError
 from odefend.experiments import Expansion, Experiment, read_experiment, run
 from odefend.experiments.keys import keys
-from odefend.experiments.pilot import seconds_per_gradient
+from odefend.experiments.pilot import expected_seconds
 from odefend.ledger import Ledger
 from odefend.metrics import Rows
 from odefend.report import Table
@@ -62,11 +63,15 @@ def experiments_in(folder: Path) -> list[str]:
     )
 
 
-def run_experiment_report(folder: Path, name: str) -> None:
-    """The report of an experiment anew, from its rows."""
-    experiment = read_experiment(folder / f"{name}.json")
-    rows = Rows.read(Ledger(folder / "ledger"), experiment.name)
-    say(f"Report: {Report(experiment, rows, folder).write()}")
+def run_report(folder: Path, name: str | None) -> None:
+    """The reports of all experiments in a folder anew, or of one, from their rows."""
+    names = [name] if name else experiments_in(folder)
+    if not names:
+        raise OutputError(f"{folder}: expected a folder that `odefend evaluate` or `odefend demo` wrote, found none.")
+    for one in names:
+        experiment = read_experiment(folder / f"{one}.json")
+        rows = Rows.read(Ledger(folder / "ledger"), experiment.name)
+        say(f"Report: {Report(experiment, rows, folder).write()}")
 
 
 def run_keys(as_json: bool) -> None:
@@ -82,20 +87,24 @@ def run_keys(as_json: bool) -> None:
 def run_plan(experiment: Experiment, workers: int | None, as_json: bool) -> None:
     """What an experiment would take: its pieces of work, as far as they are known before anything is done."""
     hands, expansion = workers or workers_here(), Expansion(experiment)
-    work = dict[str, list[float]]()
+    expected = expected_seconds(expansion)
+    work = dict[str, list[tuple[float, float]]]()
     for task in expansion.tasks():
         name = task.label.attack if task.label.measure == "craft" else task.label.measure
-        work.setdefault(name or "", []).append(task.unit.cost)
-    pilot = seconds_per_gradient(experiment)
-    total = sum(map(sum, work.values())) * pilot / hands
+        work.setdefault(name or "", []).append((task.unit.cost, expected[task.unit]))
+    total = sum(expected.values()) / hands
     if as_json:
-        print_json(
-            {"seconds": total, "workers": hands, "gradients": {name: sum(costs) for name, costs in work.items()}}
-        )
+        gradients = {name: sum(cost for cost, _ in units) for name, units in work.items()}
+        print_json({"seconds": total, "workers": hands, "gradients": gradients})
         return
     rows = tuple(
-        (name, str(len(costs)), f"{sum(costs):,.0f}", duration(sum(costs) * pilot / hands))
-        for name, costs in work.items()
+        (
+            name,
+            str(len(units)),
+            f"{sum(cost for cost, _ in units):,.0f}",
+            duration(sum(seconds for _, seconds in units) / hands),
+        )
+        for name, units in work.items()
     )
     waits = (
         f" Not counted, since it waits for values derived from rows: {', '.join(expansion.missing)}."
@@ -107,8 +116,7 @@ def run_plan(experiment: Experiment, workers: int | None, as_json: bool) -> None
             f"{experiment.name}: about {duration(total)}",
             ("for", "pieces", "gradients", "about"),
             rows,
-            f"On {hands} processes, by the gradient of the slowest model on a few images, measured now; early stops make it "
-            f"less.{waits}",
+            f"On {hands} processes, by gradients on a few images, measured now; early stops make it less.{waits}",
         ),
     )
 

@@ -6,10 +6,10 @@ import polars as pl
 
 from odefend.cli.console import write
 from odefend.cli.output import print_json, say, show
+from odefend.engine.verify import verify
 from odefend.errors import OutputError
-from odefend.evaluation import Ledger
-from odefend.evaluation.schema import COLUMNS, TABLES
-from odefend.evaluation.verify import verify
+from odefend.ledger import Ledger
+from odefend.ledger.schema import COLUMNS, TABLES
 from odefend.report import Table
 from odefend.report.table import no_formula
 

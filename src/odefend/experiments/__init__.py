@@ -16,7 +16,6 @@ from odefend.experiments.parts import ModelPart as ModelPart
 from odefend.experiments.parts import Row as Row
 from odefend.experiments.parts import SourcePart as SourcePart
 from odefend.experiments.parts import TablePart as TablePart
-from odefend.experiments.read import holds_experiment as holds_experiment
 from odefend.experiments.read import limited as limited
 from odefend.experiments.read import read_experiment as read_experiment
 from odefend.experiments.run import run as run

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from odefend.attacks.presets import Radius
+
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Reference = Annotated[str, Field(pattern=r"^\$[A-Za-z]")]
 Tolerance = Annotated[float, Field(gt=0)] | Reference
-Radius = Annotated[float, Field(ge=0)]
 OneOrMore = T | tuple[T, ...]
 Combination = Literal["selective", "orthogonal", "joint"]
 Gradient = Literal["unrolled", "exact", "torchdiffeq", "checkpoint", "adjoint"]

@@ -1,7 +1,6 @@
 """Reading an experiment from its TOML file, and refusing what is not one or does not fit together."""
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from odefend.errors import InvalidInput, unknown
 from odefend.experiments.expand import several
 from odefend.experiments.parts import Experiment, Part
-from odefend.files import read_text
+from odefend.files import parse_toml, read_text
 
 
 def read_experiment(file: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -25,18 +24,10 @@ def read_experiment(file: Path | str, overrides: Mapping[str, Any] | None = None
     try:
         text = file if isinstance(file, str) else read_text(file)
         stored = isinstance(file, Path) and file.suffix == ".json"
-        values = json.loads(text)["experiment"] if stored else tomllib.loads(text)
+        values = json.loads(text)["experiment"] if stored else parse_toml(text)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{where}: expected a TOML file with an experiment: {error}") from error
     return checked(values | dict(overrides or {}), where)
-
-
-def holds_experiment(file: Path) -> bool:
-    """Whether a file is, or means to be, an experiment: it speaks of several models."""
-    try:
-        return "models" in tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
 
 
 def checked(values: Mapping[str, Any], where: str = "experiment") -> Experiment:

@@ -23,7 +23,7 @@ from odefend.report.headline import Headline, headline
 from odefend.report.page import Page, Section, write_page
 from odefend.report.pictured import Example, examples, gallery, strip
 from odefend.report.table import Table, write_tables
-from odefend.version import code_version
+from odefend.version import VERSION, code_digest
 
 READ_OFF = (
     "Every number is read off the ledger beside this page. Brackets and bars hold 95 % confidence intervals over images, which are "
@@ -164,7 +164,10 @@ def _provenance(experiment: Experiment, rows: Rows) -> Section:
         ("data", "; ".join(f"{name}: {part.set}, {part.split}" for name, part in experiment.data.items())),
         ("rows", ", ".join(f"{count} {name}" for name, count in counts.items() if count)),
         ("rows by", ", ".join(sorted(rows.crafted["code_version"].cast(str).unique())) or "no attack"),
-        ("report by", f"odefend {code_version()}, torch {torch.__version__}, Python {platform.python_version()}"),
+        (
+            "report by",
+            f"odefend {VERSION}+{code_digest()[:8]}, torch {torch.__version__}, Python {platform.python_version()}",
+        ),
     ]
     where = f"{KEPT}, in {experiment.name}.json."
     return Section("Where these numbers come from", (where,) if made.height else (), facts=tuple(facts))

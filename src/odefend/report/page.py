@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jinja2
 
-from odefend.evaluation.doubts import Doubt
 from odefend.files import write_text
 from odefend.metrics.signs import Check
 from odefend.report.headline import Headline
@@ -28,7 +27,6 @@ class Section:
     text: tuple[str, ...] = ()
     figures: tuple[tuple[str, str], ...] = ()  # (SVG, caption)
     tables: tuple[Table, ...] = ()
-    doubts: tuple[tuple[str, tuple[Doubt, ...]], ...] = ()  # (of what, doubts)
     checks: tuple[tuple[str, tuple[Check, ...]], ...] = ()  # (of which model, checks)
     facts: tuple[tuple[str, str], ...] = ()
 

@@ -64,9 +64,8 @@ def attack(
     """
     from odefend.cli.attack import run_attack
     from odefend.cli.chosen import chosen_attack, chosen_data
-    from odefend.evaluation import Slice, View
-    from odefend.evaluation.ledger import canonical
-    from odefend.evaluation.views import opened_net
+    from odefend.engine import ModelSpec, Slice, opened_net
+    from odefend.ledger import canonical
 
     use_data(data_dir)
     known = chosen_attack(name, settings or [], push)
@@ -81,8 +80,8 @@ def attack(
     how = {key: value for key, value in how.items() if value is not None}
     run_attack(
         known,
-        View(net, tolerance, gradient),
-        View(source or net, **how) if source or how else None,
+        ModelSpec(net, tolerance, gradient),
+        ModelSpec(source or net, **how) if source or how else None,
         Slice(where, split, start, start + images, sample=sample, options=canonical(those)),
         out,
         shard,

@@ -1,4 +1,4 @@
-"""Running evaluations, studies and the demo, and what is made of their rows."""
+"""Running experiments, studies and the demo, and what is made of their rows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,7 @@ def demo(
 
 def evaluate(
     file: Annotated[
-        Path | None, typer.Argument(help="A TOML file that says what is attacked, how, and under what it is judged.")
+        Path | None, typer.Argument(help="A TOML file that says an experiment; start from one in examples/.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report and ledger; default: odefend-NAME.")] = None,
     limit: Annotated[
@@ -54,20 +54,16 @@ def evaluate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a net as a file says, judge what comes out under every condition, and write a report.
+    """Run an experiment as a file says it, and write a report.
 
-    A file with [data], [models], [attacks] and [measures] is an experiment: any nets (of the zoo, checkpoints, or
-    file.py:callable of your own) behind any defenses, under attacks that know them or a detector, with tables, figures
-    and claims: see docs/experiments.md and examples/own-nets.toml.
+    Any nets (of the zoo, checkpoints, or file.py:callable of your own) behind any defenses, under attacks that know them or a
+    detector, with tables, figures and claims: see docs/experiments.md and examples/own-nets.toml.
 
     Stopped in whatever way, it goes on when called again and repeats nothing that is done; `odefend report` shows what there
     is so far. Start from one of the files in `examples/`.
     """
-    from odefend.cli.evaluation import run_estimate, run_evaluation
     from odefend.cli.experiment import run_experiment, run_keys, run_plan
-    from odefend.evaluation import read_evaluation
-    from odefend.evaluation.spec import LEAST_CALIBRATION
-    from odefend.experiments import holds_experiment, limited, read_experiment
+    from odefend.experiments import limited, read_experiment
 
     if keys:
         run_keys(as_json)
@@ -76,29 +72,16 @@ def evaluate(
         raise InvalidInput(
             "file: expected a TOML file, got none. Start from one in examples/; --keys lists what it may say."
         )
-    use_data(data_dir)
-    if holds_experiment(file):
-        experiment = read_experiment(file)
-        if limit is not None:
-            experiment = limited(experiment, limit).model_copy(update={"name": f"{experiment.name}-limit{limit}"})
-        folder = out or Path(f"odefend-{experiment.name}")
-        if dry_run:
-            run_plan(experiment, workers, as_json)
-        else:
-            run_experiment(experiment, folder, workers, quiet, events, as_json, ray)
-        return
-    evaluation = read_evaluation(file)
-    if limit is not None:
-        sizes = {key: min(limit, getattr(evaluation, key)) for key in ("images", "clean")}
-        sizes["calibration"] = min(max(limit, LEAST_CALIBRATION), evaluation.calibration)
-        evaluation = read_evaluation(file, {**sizes, "name": f"{evaluation.name}-limit{limit}"})
-    out = out or Path(f"odefend-{evaluation.name}")
     if dry_run and ray is not None:
         raise InvalidInput("ray: expected none with --dry-run, which measures this machine.")
+    use_data(data_dir)
+    experiment = read_experiment(file)
+    if limit is not None:
+        experiment = limited(experiment, limit).model_copy(update={"name": f"{experiment.name}-limit{limit}"})
     if dry_run:
-        run_estimate(evaluation, out, workers, as_json)
+        run_plan(experiment, workers, as_json)
         return
-    run_evaluation(evaluation, out, workers, quiet, events, as_json, ray)
+    run_experiment(experiment, out or Path(f"odefend-{experiment.name}"), workers, quiet, events, as_json, ray)
 
 
 def tune(
@@ -187,10 +170,10 @@ def study(
 
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `odefend evaluate` or `odefend demo` wrote.")],
-    name: Annotated[str | None, typer.Option(help="One evaluation of several; default: all.")] = None,
+    name: Annotated[str | None, typer.Option(help="One experiment of several; default: all.")] = None,
 ) -> None:
-    """Write the report anew from the rows of the ledger, whether the evaluation is finished or not."""
-    from odefend.cli.evaluation import run_report
+    """Write the report anew from the rows of the ledger, whether the experiment is finished or not."""
+    from odefend.cli.experiment import run_report
 
     run_report(folder, name)
 
@@ -200,7 +183,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another.")],
     as_json: AsJson = False,
 ) -> None:
-    """Set two evaluations side by side, image by image: paired differences with intervals and p-values."""
+    """Set two experiments side by side, image by image: paired differences with intervals and p-values."""
     from odefend.cli.compare import run_compare
 
     run_compare(first, second, as_json)

@@ -1,4 +1,4 @@
-"""The rows of evaluations."""
+"""The rows of experiments."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +39,7 @@ def merge(
 def pack(
     folder: Annotated[Path, typer.Argument(help="A folder with a ledger that nothing is writing to.")],
 ) -> None:
-    """Put many small files into few: what a large evaluation leaves is then read in a moment."""
+    """Put many small files into few: what a large experiment leaves is then read in a moment."""
     from odefend.cli.ledger import run_pack
 
     run_pack(folder)
