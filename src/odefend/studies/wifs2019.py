@@ -119,7 +119,7 @@ def nets() -> TablePart:
             ),
             Column(head="mean NFE, clean", metric="NFE", measure="clean"),
         ),
-        note=f"ODE net at tolerance {AT:g}. Success counts images that the net had right. A ResNet solves nothing: its NFE is 0.",
+        note=f"ODE net at tolerance {AT:g}. Success counts images that the net had right. A ResNet solves nothing and has no NFE.",
     )
 
 
