@@ -172,3 +172,8 @@ def test_wrong_use():
         DDN(loss="margins")
     with pytest.raises(InvalidInput, match="steps"):
         FMN(steps=0)
+
+
+def test_a_minimum_norm_search_says_what_it_costs():
+    """As many gradients as its ways take, nine or two classes."""
+    assert int(MinimumNorm().cost) == 104 and int(MinimumNorm(candidates=1).cost) == 48

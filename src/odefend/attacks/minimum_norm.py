@@ -35,6 +35,10 @@ class MinimumNorm(NearestAttack):
         check_positive(steps=self.steps, candidates=self.candidates)
         check_closing(self.closing)
 
+    @property
+    def cost(self) -> float:
+        return sum(going * steps for going, steps in self.rounds(self.candidates)) + 0.4 * self.closing
+
     def perturb(self, problem: Problem, rows: Index) -> Images:
         problem.progress.stage(self.name, -(-len(rows) // BATCH) * self.steps)
         searches = [_Search(self, problem, some, number) for number, some in enumerate(rows.split(BATCH))]
