@@ -23,7 +23,7 @@ RESULTS = HERE.parent / "results"
 README = "../README.md"
 PAGES = {
     README: ("demo",),
-    "attacks.md": ("presets", "attacks"),
+    "attacks.md": ("presets", "attacks", "distances"),
     "defenses.md": ("defenses", "defenses-mnist", "hardened", "hardened-mnist"),
     "detectors.md": ("detectors-mnist", "detectors"),
     "mnist.md": ("wifs2019", "icprw2020"),

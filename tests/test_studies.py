@@ -13,6 +13,7 @@ from odefend.studies.attacks import attacks
 from odefend.studies.defenses import defenses, defenses_mnist
 from odefend.studies.demo import demo
 from odefend.studies.detectors import SEARCH, detectors, detectors_matched, detectors_mnist
+from odefend.studies.distances import distances
 from odefend.studies.hardened import hardened
 from odefend.studies.icprw2020 import icprw2020
 from odefend.studies.presets import presets
@@ -43,13 +44,14 @@ DEFENDED: dict[str, Any] = {
 
 def on_digits(experiment):
     """A study of nets on MNIST with nets on digits, its search cut short."""
-    nets = {"mnist-oon": "digits-oon", "mnist-oon-matched": "digits-res"}
-    short = {"carrara-mnist": SHORT, "bim": {"steps": 2}}
+    nets = {"mnist-oon": "digits-oon", "mnist-mix": "digits-oon"}
+    short = {"carrara-mnist": SHORT, "bim": {"steps": 2}, "minimum-norm": {"steps": 4}}
     return experiment.model_copy(
         update={
             "data": {name: part.model_copy(update={"set": "digits"}) for name, part in experiment.data.items()},
             "models": {
-                name: part.model_copy(update={"net": nets[part.net]}) for name, part in experiment.models.items()
+                name: part.model_copy(update={"net": nets.get(part.net, "digits-res")})
+                for name, part in experiment.models.items()
             },
             "attacks": {
                 name: part.model_copy(update={"settings": {**part.settings, **short[part.attack]}})
@@ -69,6 +71,7 @@ SMOKE = {
     "detectors": detectors(2, **SCREENED),
     "detectors-matched": detectors_matched(2, **SCREENED),
     "detectors-mnist": detectors_mnist(2, net="digits-oon", data="digits", **SCREENED),
+    "distances": on_digits(distances(3)),
     "icprw2020": on_digits(icprw2020(3)),
     "wifs2019": on_digits(wifs2019(3)),
     "presets": presets(2, nets=("digits-oon",), searches=(SHORT, SHORT | {"steps": 2})),

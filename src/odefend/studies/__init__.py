@@ -10,6 +10,7 @@ from odefend.studies.attacks import attacks
 from odefend.studies.defenses import defenses, defenses_mnist
 from odefend.studies.demo import demo
 from odefend.studies.detectors import detectors, detectors_matched, detectors_mnist
+from odefend.studies.distances import distances
 from odefend.studies.hardened import hardened, hardened_mnist
 from odefend.studies.icprw2020 import icprw2020
 from odefend.studies.presets import presets
@@ -23,6 +24,7 @@ STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "detectors": detectors,
     "detectors-matched": detectors_matched,
     "detectors-mnist": detectors_mnist,
+    "distances": distances,
     "hardened": hardened,
     "hardened-mnist": hardened_mnist,
     "icprw2020": icprw2020,

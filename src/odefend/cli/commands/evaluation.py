@@ -127,7 +127,10 @@ def tune(
 
 def study(
     name: Annotated[
-        str, typer.Argument(help="attacks, presets, detectors, defenses, hardened, wifs2019 or icprw2020: see above.")
+        str,
+        typer.Argument(
+            help="attacks, presets, detectors, defenses, hardened, distances, wifs2019 or icprw2020: see above."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the ledger; default: odefend-study-NAME.")] = None,
     images: Annotated[
@@ -156,6 +159,8 @@ def study(
     **hardened** and **hardened-mnist** (an hour each): nets trained against attacks beside twins that were not, in L-inf balls
     under PGD, Square, AutoAttack and gradients of surrogates; certified accuracy by smoothing; robust accuracy with rejection,
     under attacks on net and detector together. They need the extra "attacks".
+
+    **distances** (a quarter of an hour), how far images of MNIST are from the boundary by C&W as published and by MinimumNorm.
 
     **wifs2019** and **icprw2020** (an hour each), the attacks of Carrara et al. on mnist-oon and its matched ResNet, beside
     what they published: docs/mnist.md.
