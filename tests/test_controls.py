@@ -94,6 +94,15 @@ def test_the_interval_of_the_dose_reaches_the_strongest_noise_where_the_control_
     assert near.low < near.value < near.high < SIGMAS[-1] and far.high == pytest.approx(SIGMAS[-1])
 
 
+def test_a_control_that_may_be_too_weak_lets_no_tolerance_recover_more(rows):
+    """Nothing says what stronger noise than any that was judged would recover: all images, perhaps."""
+    here, noise = sides(rows, 10.0)
+    share = METRICS["recovered"].of(here).value
+    by_noise = METRICS["recovered by noise of equal dose"].beside(here, noise)
+    gap = METRICS["recovered minus noise of equal dose"].beside(here, noise)
+    assert by_noise.high == 1 and gap.low == pytest.approx(share - 1) and gap.low < 0
+
+
 def test_without_noise_beside_it_there_is_no_number(rows):
     here, noise = sides(rows, 1.0)
     with pytest.raises(InvalidInput, match="expected other rows under noise"):

@@ -6,7 +6,7 @@ whatever is compared with the noise.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -78,32 +78,32 @@ def matched_sigma(dose: float, by_sigma: Mapping[float, float]) -> float:
 
 @dataclass(frozen=True)
 class Beside:
-    """What a change recovers beside noise of its dose: the noise's standard deviation, the share that the noise recovers, the
-    change's share minus that, and whether the noise may be weaker than the dose asks for."""
+    """What a change recovers beside noise of its dose: the noise's standard deviation, the share that the noise recovers, and the
+    change's share minus that."""
 
     sigma: float
     recovered: Interval
     difference: Interval
-    weak: bool
 
 
 def beside(doses: Doses, change: float, recovered: np.ndarray, by_noise: Mapping[float, np.ndarray]) -> Beside:
     """A change against noise of its dose, on the same attacked images: shares of draws in which each is right again, (images,),
     under the change and under noise of each standard deviation that was measured, between which shares are interpolated; without
-    noise none is right. Intervals: percentiles of a bootstrap over the clean images, of which the dose is, and the attacked."""
+    noise none is right. Intervals: percentiles of a bootstrap over the clean images, of which the dose is, and the attacked.
+
+    Where the dose may ask for stronger noise than any that was judged, nothing says that such noise would not recover every image:
+    its interval then ends at 1, and no change is found to recover more."""
     sigmas = sorted(by_noise)
     noise, count = np.stack([by_noise[sigma] for sigma in sigmas], 1), len(recovered)
     drawn = np.random.default_rng(1).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
     matched, weights = doses.sigma(change), _weights(np.array([doses.sigma(change)]), sigmas)[0]
     resampled = doses.resampled(change)
     noisy = (_weights(resampled, sigmas) * (drawn @ noise)).sum(1)
-    most = min(doses.largest, sigmas[-1])
-    return Beside(
-        matched,
-        _bounded(noise @ weights, noisy),
-        _bounded(recovered - noise @ weights, drawn @ recovered - noisy),
-        bool(np.percentile(resampled, 97.5) >= most * (1 - 1e-9)),
-    )
+    share = _bounded(noise @ weights, noisy)
+    difference = _bounded(recovered - noise @ weights, drawn @ recovered - noisy)
+    if np.percentile(resampled, 97.5) >= min(doses.largest, sigmas[-1]) * (1 - 1e-9):
+        share, difference = replace(share, high=1.0), replace(difference, low=float(recovered.mean()) - 1)
+    return Beside(matched, share, difference)
 
 
 def _bounded(values: np.ndarray, resampled: np.ndarray) -> Interval:

@@ -1,8 +1,7 @@
 """The names that the demo gives its parts, and its tables."""
 
-from typing import Any
-
 from odefend.experiments import Cell, Column, Row, TablePart
+from odefend.studies.equal_dose import recovery
 
 NET, CONTROL, TOLERANCE = "digits-oon", "digits-res", 1e-3
 LOOSE, EVERY, NOISE, STRONG = f"{NET} (loose)", f"{NET} (every tolerance)", "noise", "strong noise"
@@ -24,7 +23,7 @@ MATRIX_CELL = Cell(model=(NET, LOOSE), epsilon=EPSILON, measure=("clean", "matri
 
 def tables() -> tuple[TablePart, ...]:
     """From the nets as they are to what a tolerance costs."""
-    return nets(), recovery(), matrix(), detection(), caught(), work()
+    return nets(), recovery(NET, CW, TOLERANCE, TOLERANCES, EVERY, (NOISE,)), matrix(), detection(), caught(), work()
 
 
 def nets() -> TablePart:
@@ -43,39 +42,6 @@ def nets() -> TablePart:
             Column(head="mean NFE, clean", metric="NFE", measure="clean"),
         ),
         note=f"ODE net at tolerance {TOLERANCE:g}. Success counts images that the net had right; distances are means over these.",
-    )
-
-
-def recovery() -> TablePart:
-    """What judging at each tolerance recovers, beside noise of equal dose and an attacker who goes on."""
-    back: dict[str, Any] = {"metric": "recovered", "measure": "recovered"}
-    equal: dict[str, Any] = {"of": "both", "measure": ("doses", "recovered", "under noise"), "scale": 1.0}
-    return TablePart(
-        title="Does judging at another tolerance recover adversarial images?",
-        heads=("tolerance",),
-        rows=tuple(
-            Row(
-                label=f"{one:g}" + ("" if one != TOLERANCE else " (attacked)"),
-                tolerance=one,
-                other=None if one == TOLERANCE else EQUAL,
-            )
-            for one in TOLERANCES
-        ),
-        where=Cell(model=EVERY, attack=CW),
-        columns=(
-            Column(head="clean accuracy", metric="accuracy", measure="clean"),
-            Column(head="C&W recovered, s = 1", scale=1.0, **back),
-            Column(head="noise of equal dose (sigma)", metric="noise of equal dose", **equal),
-            Column(head="noise recovers, s = 1", metric="recovered by noise of equal dose", **equal),
-            Column(head="tolerance minus noise, points", metric="recovered minus noise of equal dose", **equal),
-            Column(head="recovered, s = 1.1", scale=1.1, **back),
-            Column(head="recovered, s = 1.25", scale=1.25, **back),
-            Column(head="s50", metric="s50", measure="recovered"),
-        ),
-        note=f"C&W images made at tolerance {TOLERANCE:g} that fooled {NET} there. s scales their perturbation; s50 is the s at "
-        "which half of what was recovered at s = 1 is lost again. Noise: Gaussian, on the image, judged at the attacked tolerance; "
-        "its dose (median change of the true margin) is matched on clean calibration images, and intervals know that it is an "
-        f"estimate. Where the interval of sigma reaches {NOISES[-1]:g}, the strongest that was tried, the control may be too weak.",
     )
 
 

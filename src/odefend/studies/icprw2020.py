@@ -4,8 +4,6 @@ equal dose, and an attacker who pushes on.
 Carrara et al., "Defending Neural ODE Image Classifiers from Adversarial Attacks with Tolerance Randomization", ICPR Workshops 2020.
 """
 
-from typing import Any
-
 from odefend.experiments import (
     AttackPart,
     Cell,
@@ -19,6 +17,7 @@ from odefend.experiments import (
     Row,
     TablePart,
 )
+from odefend.studies.equal_dose import recovery
 
 NET, MATCHED, AT = "mnist-oon", "mnist-oon-matched", 1e-3
 TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -59,7 +58,11 @@ def icprw2020(images: int = 300) -> Experiment:
             "under noise": MeasurePart(measure="predict", models="noise of equal dose", images="C&W", draws=5),
         },
         derived={"doses": DerivedPart(value="matched-noise", of="doses", settings={"reference": AT})},
-        tables=(nets(), beside_print(), recovery()),
+        tables=(
+            nets(),
+            beside_print(),
+            recovery(NET, "C&W", AT, TOLERANCES, "over tolerances", ("noise", "noise of equal dose")),
+        ),
         claims=claims(),
     )
 
@@ -95,41 +98,6 @@ def beside_print() -> TablePart:
         },
         source="Carrara et al., ICPR Workshops 2020, table 1 (ODE); success in percent",
         note="Theirs is another trained net and more images; the intervals are over the images here alone, and of one net.",
-    )
-
-
-def recovery() -> TablePart:
-    """What judging C&W images at each tolerance recovers, beside noise of equal dose."""
-    measures = ("doses", "recovered", "under noise")
-    noise = Cell(model=("noise", "noise of equal dose", "over tolerances"), tolerance=AT, measure=measures)
-    both: dict[str, Any] = {"of": "both", "measure": measures, "scale": 1.0}
-    back: dict[str, Any] = {"metric": "recovered", "measure": "recovered"}
-    rows = (
-        Row(label=f"{one:g}", tolerance=one, other=noise)
-        if one != AT
-        else Row(label=f"{one:g} (attacked)", tolerance=one)
-        for one in TOLERANCES
-    )
-    return TablePart(
-        title="Does judging at another tolerance recover adversarial images?",
-        heads=("tolerance",),
-        rows=tuple(rows),
-        where=Cell(model="over tolerances", attack="C&W"),
-        columns=(
-            Column(head="clean accuracy", metric="accuracy", measure="clean"),
-            Column(head="C&W recovered, s = 1", scale=1.0, **back),
-            Column(head="noise of equal dose (sigma)", metric="noise of equal dose", **both),
-            Column(head="noise recovers, s = 1", metric="recovered by noise of equal dose", **both),
-            Column(head="tolerance minus noise, points", metric="recovered minus noise of equal dose", **both),
-            Column(head="recovered, s = 1.1", scale=1.1, **back),
-            Column(head="recovered, s = 1.25", scale=1.25, **back),
-            Column(head="s50", metric="s50", measure="recovered"),
-        ),
-        note=f"C&W images made at tolerance {AT:g} that fooled {NET} there. s scales their perturbation; s50 is the s at which "
-        "half of what was recovered at s = 1 is lost again. Noise: Gaussian, on the image, judged at the attacked tolerance, "
-        "several draws an image; its dose (median change of the true margin) is matched on clean calibration images, and "
-        "intervals hold its uncertainty. Noise stronger than that of the largest dose was not judged: where the interval of "
-        "sigma reaches higher than all others, the control may be too weak.",
     )
 
 
