@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 from scipy.stats import binomtest
@@ -12,7 +12,8 @@ from odefend.intervals import Interval
 from odefend.metrics.measures import METRICS, PerImage
 from odefend.metrics.rows import Rows
 
-Cell = Mapping[str, Any]
+Asked = Mapping[str, Any]
+"""What a cell asks for, by column."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ def compare(first: Rows, second: Rows, models: Iterable[tuple[str, str]]) -> lis
     return [one for one in found if one.difference.n]
 
 
-def _tolerances(rows: Rows) -> list[tuple[float | None, Cell]]:
+def _tolerances(rows: Rows) -> list[tuple[float | None, Asked]]:
     clean = rows.judged.filter(pl.col("kind") == "clean")["rtol"].unique().sort()
     return [(at, {"tolerance": [at]}) for at in clean]
 
 
-def _attacks(rows: Rows) -> list[tuple[str, Cell]]:
+def _attacks(rows: Rows) -> list[tuple[str, Asked]]:
     """What each attack is called, and its cell."""
     made = rows.crafted.select("attack", "epsilon", "rtol").unique().sort("attack", "epsilon", "rtol")
     return [
@@ -59,7 +60,7 @@ def _attacks(rows: Rows) -> list[tuple[str, Cell]]:
     ]
 
 
-def _matched(one: list[tuple[Any, Cell]], other: list[tuple[Any, Cell]]) -> Iterator[tuple[Any, Any]]:
+def _matched(one: list[tuple[Any, Asked]], other: list[tuple[Any, Asked]]) -> Iterator[tuple[Any, Any]]:
     """Cells of both sides that ask the same, tolerances aside where either has none."""
     for left in one:
         for right in other:
@@ -75,8 +76,7 @@ def _at(tolerance: float | None) -> str:
 
 
 def _paired(what: str, metric: str, first: Rows, second: Rows) -> Comparison:
-    each = METRICS[metric]
-    assert isinstance(each, PerImage)
+    each = cast(PerImage, METRICS[metric])
     both = each.each(first).join(each.each(second), on="image", suffix="_other").sort("image")
     left, right = both["value"].to_numpy(), both["value_other"].to_numpy()
     only = int((left > right).sum()), int((left < right).sum())
