@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 
+from odefend.cli.output import show
 from odefend.report import Table
 
 
@@ -20,3 +21,11 @@ def test_no_cell_of_a_csv_is_a_formula():
     tame = ("-", "-0.5", "+3.1 [+1.0, +5.2]", "-1e-05", "97.4 % [95.6, 98.5]", "C&W", "")
     cells = next(csv.reader([Table("t", wild + tame, (), "").csv]))
     assert cells == [f"'{cell}" for cell in wild] + list(tame)
+
+
+def test_a_row_told_in_words_leaves_out_what_is_empty(capsys):
+    """Where a table is too wide for columns, a cell without a number says nothing."""
+    heads = ("net", *(f"{'wide' * 4} {number}" for number in range(9)))
+    show(Table("t", heads, (("mine", "1 %", *[""] * 7, "9 %"),), ""))
+    told = " ".join(capsys.readouterr().out.split())
+    assert told == f"t mine {heads[1]}: 1 %; {heads[9]}: 9 %"

@@ -77,7 +77,8 @@ def _draw(where: Console, table: Table) -> None:
     for first, *others in () if widths else table.rows:
         where.print(_cell(first or "-"), soft_wrap=True)
         pairs = zip(table.columns[1:], others, strict=True)
-        where.print(Padding(_cell("; ".join(f"{head}: {cell}" for head, cell in pairs)), (0, 0, 0, 2)))
+        told = "; ".join(f"{head}: {cell}" for head, cell in pairs if cell)
+        where.print(Padding(_cell(told), (0, 0, 0, 2)))
     if table.note:
         where.print(_text(table.note))
 
