@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_attacks import linear
-from toys import Linear, pictures
+from toys import Linear, pictures, same_in_any_batch
 
 from odefend.attacks import APGD, PGD, AutoAttack, Expectation
 from odefend.attacks.apgd import _Climb, checkpoints
@@ -123,13 +123,7 @@ def test_it_breaks_more_than_pgd_in_as_many_steps(res, test_digits):
 
 @pytest.mark.parametrize("attack", [APGD(0.1, steps=4), APGD(0.6, L2, steps=3, loss="dlr", targets=2)], ids=repr)
 def test_order_and_batch_do_not_matter(attack, oon, test_digits):
-    some, order = test_digits[:6], [4, 0, 5]
-    together = attack(oon, some.images, some.labels, ids=some.ids)
-    part = test_digits[order]
-    alone = attack(oon, part.images, part.labels, ids=part.ids)
-    assert torch.equal(alone.images, together.images[order])
-    assert torch.equal(alone.gradient_calls, together.gradient_calls[order])
-    assert torch.equal(alone.history, together.history[order])
+    same_in_any_batch(attack, oon, test_digits)
 
 
 def test_restarts_and_targets_start_anew_on_what_is_left(res, test_digits):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from test_attacks import boundary_distance, linear
-from toys import Linear, pictures
+from toys import Projection, pictures, same_in_any_batch, watched
 
 from odefend.attacks import DDN, FMN, DeepFool, Expectation, FoolboxAttack, Guard, MinimumNorm, SuperDeepFool
 from odefend.attacks.problem import Problem
@@ -66,13 +66,7 @@ def test_they_find_it_where_the_box_binds(attack):
     ids=repr,
 )
 def test_order_and_batch_do_not_matter(attack, oon, test_digits):
-    some, order = test_digits[:6], [4, 0, 5]
-    together = attack(oon, some.images, some.labels, ids=some.ids)
-    part = test_digits[order]
-    alone = attack(oon, part.images, part.labels, ids=part.ids)
-    assert torch.equal(alone.images, together.images[order])
-    assert torch.equal(alone.gradient_calls, together.gradient_calls[order])
-    assert torch.equal(alone.history, together.history[order])
+    same_in_any_batch(attack, oon, test_digits)
 
 
 def test_ddn_is_foolboxs(res, test_digits):
@@ -139,15 +133,7 @@ def test_many_ways_of_one_image_are_counted_and_kept_apart(res, test_digits):
 @pytest.mark.parametrize("attack", FOLLOWING, ids=repr)
 def test_they_pass_a_detector_and_average_over_draws(attack):
     """a + b >= 0.2 and b + c <= 0: the nearest is a = 2/15, b = 1/15, c = -1/15 in L2, and a = .1, b = .1, c = -.1 in LINF."""
-    weight, direction = torch.zeros(2, 64, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
-    weight[1, :2], direction[1:3] = 1.0, 1.0
-    net = Linear(weight, torch.tensor([0.0, -1.2], dtype=torch.float64)).eval()
-
-    class Projection:
-        def score(self, images, ids):
-            return images.flatten(1) @ direction
-
-    images = torch.full((3, 1, 8, 8), 0.5, dtype=torch.float64)
+    net, images = watched()
     labels = net.predict(images).labels
     found = attack(net, images, labels, guard=Guard(Projection(), threshold=1.0))
     best = 0.1 if attack.norm == LINF else ((2 / 15) ** 2 + 2 * (1 / 15) ** 2) ** 0.5

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from test_attacks import boundary_distance, linear
-from toys import Linear, pictures
+from toys import Projection, pictures, watched
 
 import odefend
 from odefend.attacks import APGD, PGD, Guard, MinimumNorm, Square, WorstCase, named_attack
@@ -94,15 +94,7 @@ def test_a_source_and_square_get_past_a_masked_gradient(res, test_digits):
 
 
 def test_it_passes_a_detector():
-    weight, direction = torch.zeros(2, 64, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
-    weight[1, :2], direction[1:3] = 1.0, 1.0
-    net = Linear(weight, torch.tensor([0.0, -1.2], dtype=torch.float64)).eval()
-
-    class Projection:
-        def score(self, images, ids):
-            return images.flatten(1) @ direction
-
-    images = torch.full((3, 1, 8, 8), 0.5, dtype=torch.float64)
+    net, images = watched()
     found = WorstCase(0.2, size="quick")(net, images, net.predict(images).labels, guard=Guard(Projection(), 1.0))
     assert found.success.all() and (Projection().score(found.images, ()) <= 1.0).all()
 

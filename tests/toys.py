@@ -47,3 +47,29 @@ def counted(field):
         return field(t.view(-1), y)
 
     return f, calls
+
+
+def same_in_any_batch(attack, net, data):
+    """Assert that what an attack finds for an image depends neither on the order nor on the others."""
+    some, order = data[:6], [4, 0, 5]
+    together, part = attack(net, some.images, some.labels, ids=some.ids), data[order]
+    alone = attack(net, part.images, part.labels, ids=part.ids)
+    assert torch.equal(alone.images, together.images[order])
+    assert torch.equal(alone.gradient_calls, together.gradient_calls[order])
+    assert torch.equal(alone.history, together.history[order])
+
+
+class Projection:
+    """A detector that scores the second and third pixel together."""
+
+    def score(self, images, ids):
+        return images.flatten(1)[:, 1:3].sum(1)
+
+
+def watched():
+    """A linear net of two classes, a + b >= 1.2 being the second, and three images of it in the middle of the box."""
+    weight = torch.zeros(2, 64, dtype=torch.float64)
+    weight[1, :2] = 1.0
+    return Linear(weight, torch.tensor([0.0, -1.2], dtype=torch.float64)).eval(), torch.full(
+        (3, 1, 8, 8), 0.5, dtype=torch.float64
+    )
